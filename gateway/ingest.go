@@ -1,0 +1,430 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// commandTimeout bounds one call to the log; with its outcome unknown the
+	// same call is made again.
+	commandTimeout = 2 * time.Second
+	// flushTimeout bounds what a leader that leaves still tries to append; what
+	// remains is fetched again by its successor.
+	flushTimeout = 2 * time.Second
+	// contendEvery is how often a node that does not lead looks at the lease.
+	contendEvery = time.Second
+)
+
+// IngestConfig is what an Ingest needs besides its log and its source.
+type IngestConfig struct {
+	Lease time.Duration // how long leadership outlives its holder
+	Log   *slog.Logger
+}
+
+// Ingest is upstream → log: it campaigns for the lease, and while this node
+// leads, runs the source and appends what it brings, one batch in flight.
+type Ingest struct {
+	cfg   IngestConfig
+	log   Log
+	src   Source
+	out   *slog.Logger
+	nudge chan struct{}                        // cap 1: the lease may be free
+	Lag   struct{ Upstream, Append Histogram } // event's own time → received → in the log
+
+	asks *asks
+
+	mu      sync.Mutex
+	leading *term // nil while another node leads
+
+	appended, duplicates, unrouted, conflicts, lookups, terms, histories atomic.Int64
+}
+
+// NewIngest returns an Ingest that does nothing until Run.
+func NewIngest(log Log, src Source, cfg IngestConfig) *Ingest {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Ingest{
+		cfg: cfg, log: log, src: src, out: cfg.Log.With("component", "ingest"),
+		nudge: make(chan struct{}, 1), asks: newAsks(),
+	}
+}
+
+// Nudge says that the lease may be free. It never blocks.
+func (in *Ingest) Nudge() { signal(in.nudge) }
+
+// Ask has an order or a customer looked up if this node leads, and forgets it
+// otherwise. It never blocks.
+func (in *Ingest) Ask(a Ask) {
+	if in.Leading() != "" {
+		in.asks.add(lookup{ask: a, asked: true})
+	}
+}
+
+// Leading returns the fence of this node's term, "" while it does not lead.
+func (in *Ingest) Leading() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.leading == nil {
+		return ""
+	}
+	return in.leading.Fence
+}
+
+// Health returns the upstream's health as this node, leading, sees it.
+func (in *Ingest) Health() (Health, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.leading == nil {
+		return Health{}, false
+	}
+	return in.leading.currentHealth(), true
+}
+
+// Run campaigns and leads until ctx ends. Then it stops the source, appends what
+// is queued, and releases the lease, so that another node takes over at once.
+func (in *Ingest) Run(ctx context.Context) error {
+	var previous string
+	newHistory := false
+	for {
+		t, err := in.campaign(ctx, previous, newHistory)
+		if err != nil {
+			return err
+		}
+		previous = t.Fence
+		err = in.lead(ctx, t)
+		newHistory = errors.Is(err, ErrGap)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		in.out.Warn("term ended", "fence", t.Fence, "reason", err)
+		if errors.Is(err, ErrRewound) {
+			// Its epoch is never used again; another node may as well go on.
+			in.release(ctx, t)
+		}
+		sleep(ctx, jitter(retryMin))
+	}
+}
+
+// campaign tries for the lease until it is held or ctx ends.
+func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool) (Term, error) {
+	var nonce Epoch
+	for {
+		if nonce == 0 {
+			nonce = newEpoch()
+		}
+		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
+		t, wait, err := in.log.Acquire(cctx, AcquireRequest{
+			Nonce: nonce, TTL: in.cfg.Lease, Previous: previous, NewHistory: newHistory,
+		})
+		cancel()
+		switch {
+		case ctx.Err() != nil && err != nil:
+			return Term{}, context.Cause(ctx)
+		case err == nil:
+			in.terms.Add(1)
+			return t, nil
+		case errors.Is(err, ErrHeld):
+			nonce, newHistory = 0, false // whoever leads now judges continuity
+			wait = min(max(wait, retryMin), contendEvery)
+		default:
+			// The outcome is unknown; the same nonce recognises its own lease.
+			in.out.Debug("acquire", "err", err)
+			wait = retryMin * 3
+		}
+		select {
+		case <-ctx.Done():
+			return Term{}, context.Cause(ctx)
+		case <-in.nudge:
+		case <-time.After(jitter(wait)):
+		}
+	}
+}
+
+// newEpoch returns 48 random bits that are not zero.
+func newEpoch() Epoch {
+	for {
+		var b [8]byte
+		if _, err := rand.Read(b[2:]); err != nil {
+			panic(err) // never fails, by its documentation
+		}
+		if e := Epoch(binary.BigEndian.Uint64(b[:])); e != 0 {
+			return e
+		}
+	}
+}
+
+// A term is one leadership of this node.
+type term struct {
+	Term
+	in    *Ingest
+	queue *queue
+	links *links
+	beat  chan struct{} // cap 1: renew now, the health changed
+	acked uint64        // touched by the appending goroutine only
+
+	mu     sync.Mutex
+	health Health
+}
+
+// lead runs one term: the source, the appends, the renewals and the look-ups
+// all end together, and why is returned.
+func (in *Ingest) lead(ctx context.Context, t Term) error {
+	tm := &term{
+		Term: t, in: in, queue: newQueue(), links: newLinks(), beat: make(chan struct{}, 1), acked: t.Seq,
+		health: Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
+	}
+	in.setLeading(tm)
+	defer in.setLeading(nil)
+	in.out.Info("leading", "fence", t.Fence, "cold", t.Cursor.IsZero())
+	if t.Cursor.IsZero() {
+		in.histories.Add(1)
+	}
+
+	// The source stops first; what it brought is then appended; the lease is
+	// renewed until the end.
+	termCtx, endTerm := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer endTerm(nil)
+	srcCtx, stopSource := context.WithCancelCause(termCtx)
+	defer context.AfterFunc(ctx, func() { stopSource(context.Cause(ctx)) })()
+
+	var wg sync.WaitGroup
+	wg.Go(func() { endTerm(tm.renewLoop(termCtx)) })
+	wg.Go(func() { endTerm(tm.appendLoop(termCtx)) })
+	wg.Go(func() { tm.lookupLoop(srcCtx) })
+	err := in.src.Run(srcCtx, t.Cursor, tm)
+	stopSource(err)
+	if ctx.Err() != nil {
+		tm.flush(termCtx)
+	}
+	endTerm(err)
+	wg.Wait()
+	if ctx.Err() != nil {
+		in.release(context.WithoutCancel(ctx), t)
+	}
+	return context.Cause(termCtx)
+}
+
+func (in *Ingest) setLeading(t *term) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.leading = t
+	if t == nil {
+		in.asks.clear()
+	}
+}
+
+func (in *Ingest) release(ctx context.Context, t Term) {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	if err := in.log.Release(ctx, t); err != nil {
+		in.out.Warn("release: others wait for the lease to run out", "err", err)
+		return
+	}
+	in.out.Info("lease released", "fence", t.Fence)
+}
+
+// flush waits until the queue is appended, for a bounded time.
+func (t *term) flush(ctx context.Context) {
+	done := make(chan struct{})
+	_ = t.queue.put(ctx, work{looked: &lookup{flushed: done}}, true)
+	timer := time.NewTimer(flushTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// renewLoop keeps the lease and publishes the health with it. Past the deadline,
+// by our own clock, the term is over: the source must be gone before another
+// node dials. (That is politeness; what protects the log is the fence.)
+func (t *term) renewLoop(ctx context.Context) error {
+	every := t.in.cfg.Lease / 3
+	deadline := time.Now().Add(t.in.cfg.Lease - every/2)
+	wait := time.Duration(0)
+	for {
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		case <-t.beat:
+			timer.Stop()
+		case <-timer.C:
+		}
+		sent := time.Now()
+		err := t.renew(ctx)
+		switch {
+		case err == nil:
+			deadline, wait = sent.Add(t.in.cfg.Lease-every/2), every
+			continue
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrHistoryLost):
+			return err
+		case !time.Now().Before(deadline):
+			return fmt.Errorf("gateway: lease not renewed in time: %w", err)
+		}
+		wait = min(retryMin, every)
+	}
+}
+
+func (t *term) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, min(commandTimeout, t.in.cfg.Lease/3))
+	defer cancel()
+	return t.in.log.Renew(ctx, t.Term, t.in.cfg.Lease, t.currentHealth())
+}
+
+// Confirm implements SourceSink.
+func (t *term) Confirm(ctx context.Context) error { return t.renew(ctx) }
+
+// Put implements SourceSink.
+func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
+	for i := range arrivals {
+		ev := &arrivals[i].Event
+		if ms := int64(ev.Version.Millis); ms > 0 {
+			t.in.Lag.Upstream.Observe(time.Duration(ev.Received-ms) * time.Millisecond)
+		}
+		if err := t.queue.put(ctx, work{arrival: arrivals[i]}, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Report implements SourceSink. Live holds once everything before it is appended.
+func (t *term) Report(h Health) {
+	if h.State == Live {
+		_ = t.queue.put(context.Background(), work{health: &h}, true)
+		return
+	}
+	t.setHealth(h)
+}
+
+func (t *term) setHealth(h Health) {
+	t.mu.Lock()
+	t.health = h
+	t.mu.Unlock()
+	signal(t.beat)
+}
+
+func (t *term) currentHealth() Health {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.health
+}
+
+// appendLoop writes what is queued, one batch in flight: with two, a failed one
+// would be skipped.
+func (t *term) appendLoop(ctx context.Context) error {
+	for {
+		batch, err := t.queue.take(ctx)
+		if err != nil {
+			return err
+		}
+		if err := t.appendBatch(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *term) appendBatch(ctx context.Context, batch []work) error {
+	if err := t.links.load(ctx, t.in.log, batch); err != nil {
+		return err
+	}
+	var out outcome
+	for i := range batch {
+		t.links.fill(&batch[i], t.Epoch, &out)
+	}
+	if len(out.records) > 0 || !out.cursor.IsZero() {
+		r, err := t.send(ctx, out.records, out.cursor)
+		if err != nil {
+			return err
+		}
+		t.acked = r.Seq
+		t.in.appended.Add(int64(r.Added))
+		t.in.duplicates.Add(int64(r.Duplicates))
+		t.account(&out)
+	}
+	for i := range batch {
+		if h := batch[i].health; h != nil {
+			t.setHealth(*h)
+		}
+		if l := batch[i].looked; l != nil && l.flushed != nil {
+			close(l.flushed)
+		}
+	}
+	return nil
+}
+
+// send appends until the outcome is known. After an error it is not, and the
+// same bytes go again: any other cut could name two events alike.
+func (t *term) send(ctx context.Context, records []Record, c UpstreamCursor) (Appended, error) {
+	wait := retryMin
+	for {
+		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
+		r, err := t.in.log.Append(cctx, t.Term, t.acked, records, c)
+		cancel()
+		switch {
+		case err == nil:
+			return r, nil
+		case ctx.Err() != nil:
+			return r, context.Cause(ctx)
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrRewound), errors.Is(err, ErrHistoryLost):
+			return r, err
+		}
+		t.in.out.Debug("append", "err", err)
+		sleep(ctx, jitter(wait))
+		wait = min(2*wait, retryMax)
+	}
+}
+
+// account counts what was appended and has the unrouted looked up.
+func (t *term) account(out *outcome) {
+	now := time.Now().UnixMilli()
+	for i := range out.records {
+		if ev := out.records[i].Event; ev != nil {
+			t.in.Lag.Append.Observe(time.Duration(now-ev.Received) * time.Millisecond)
+		}
+	}
+	t.in.conflicts.Add(int64(out.conflicts))
+	t.in.unrouted.Add(int64(len(out.unrouted)))
+	for _, l := range out.unrouted {
+		t.in.asks.add(l)
+	}
+}
+
+// IngestStats are an Ingest's counters since it started.
+type IngestStats struct {
+	Appended   int64 `json:"appended"`
+	Duplicates int64 `json:"duplicates"`
+	Unrouted   int64 `json:"unrouted"`  // appended before their customer was known
+	Conflicts  int64 `json:"conflicts"` // named another customer than their order's first
+	Lookups    int64 `json:"lookups"`
+	Terms      int64 `json:"terms"`
+	Histories  int64 `json:"histories"` // terms that began with an empty log
+	Queued     int64 `json:"queued"`    // now
+}
+
+// Stats returns the counters.
+func (in *Ingest) Stats() IngestStats {
+	in.mu.Lock()
+	var queued int64
+	if in.leading != nil {
+		queued = int64(in.leading.queue.len())
+	}
+	in.mu.Unlock()
+	return IngestStats{
+		Appended: in.appended.Load(), Duplicates: in.duplicates.Load(), Unrouted: in.unrouted.Load(),
+		Conflicts: in.conflicts.Load(), Lookups: in.lookups.Load(), Terms: in.terms.Load(),
+		Histories: in.histories.Load(), Queued: queued,
+	}
+}

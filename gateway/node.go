@@ -1,0 +1,393 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	pollEvery   = time.Second     // how often the log is asked whether anything was missed
+	pollTimeout = time.Second     // of one such question
+	staleAfter  = 2 * time.Second // without an answer from the log
+	leaderGrace = 2 * time.Second // a handover is no news
+	healthGrace = time.Second     // nor is a moment of catching up
+	healthEvery = 250 * time.Millisecond
+	tailPage    = 512
+	readTimeout = 3 * time.Second
+	replayReads = 64 // concurrent reads of the log for subscribers
+	retryMin    = 100 * time.Millisecond
+	retryMax    = time.Second
+)
+
+// NodeConfig is what a Node needs besides its log. The functions may be nil.
+type NodeConfig struct {
+	Log     *slog.Logger
+	OnAsk   func(Ask) // someone asks the leader for a look-up; must not block
+	OnNudge func()    // the lease may be free; must not block
+}
+
+// A Node follows the log for the subscribers of this process: log → hub →
+// subscribers. Safe for concurrent use.
+type Node struct {
+	cfg   NodeConfig
+	log   Log
+	hub   *Hub
+	out   *slog.Logger
+	kicks chan struct{}
+	reads chan struct{}
+	Lag   struct{ Hub, Write Histogram } // received → hub, received → socket
+
+	ringReplays, logReplays atomic.Int64
+
+	mu       sync.Mutex // guards the fields below
+	health   Health
+	changed  chan struct{} // closed when health changes
+	lastRead time.Time     // when the log last answered
+	page     Page          // of that answer, without entries
+	noLeader time.Time     // since when nobody holds the lease; zero while somebody does
+	pending  Health        // what health will become if it lasts
+}
+
+// NewNode returns a node that does nothing until Run.
+func NewNode(log Log, cfg NodeConfig) *Node {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Node{
+		cfg: cfg, log: log, hub: newHub(), out: cfg.Log.With("component", "node"),
+		kicks: make(chan struct{}, 1), reads: make(chan struct{}, replayReads),
+		health:  Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
+		changed: make(chan struct{}), lastRead: time.Now(),
+	}
+}
+
+// Run follows the log until ctx ends.
+func (n *Node) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { n.pollLoop(ctx) })
+	wg.Go(func() { n.healthLoop(ctx) })
+	return n.log.Tail(ctx, n.announced)
+}
+
+func (n *Node) announced(a Announcement) {
+	switch {
+	case a.Nudge:
+		n.kick()
+		if n.cfg.OnNudge != nil {
+			n.cfg.OnNudge()
+		}
+	case a.Ask != Ask{}:
+		if n.cfg.OnAsk != nil {
+			n.cfg.OnAsk(a.Ask)
+		}
+	default:
+		if !n.hub.take(a) {
+			n.kick() // a gap, a fork, or early: the log decides
+			return
+		}
+		n.observe(a.Entries)
+	}
+}
+
+func (n *Node) observe(entries []Entry) {
+	now := time.Now().UnixMilli()
+	for i := range entries {
+		if ev := entries[i].Event; ev != nil {
+			n.Lag.Hub.Observe(time.Duration(now-ev.Received) * time.Millisecond)
+		}
+	}
+}
+
+// kick makes the poll happen now.
+func (n *Node) kick() {
+	select {
+	case n.kicks <- struct{}{}:
+	default:
+	}
+}
+
+// pollLoop finds what announcements did not bring: a dead subscription, a
+// rewind without traffic, a leader that is gone.
+func (n *Node) pollLoop(ctx context.Context) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	wait := retryMin
+	for {
+		if err := n.poll(ctx); err == nil {
+			wait = retryMin
+		} else if ctx.Err() == nil {
+			n.out.Debug("poll", "err", err)
+			sleep(ctx, jitter(wait))
+			wait = min(2*wait, retryMax)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.kicks:
+		case <-tick.C:
+		}
+	}
+}
+
+// poll reads until the hub is at the tip.
+func (n *Node) poll(ctx context.Context) error {
+	for {
+		pos, started := n.hub.Position()
+		ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+		page, err := n.log.Read(ctx, ReadFrom{Tip: !started, Pos: pos}, tailPage)
+		cancel()
+		if err != nil {
+			return err
+		}
+		more := n.hub.advance(pos, !started, page)
+		n.answered(page)
+		if !more {
+			return nil
+		}
+	}
+}
+
+func (n *Node) answered(page Page) {
+	now := time.Now()
+	page.Entries = nil
+	n.mu.Lock()
+	n.lastRead, n.page = now, page
+	switch {
+	case page.Leader != "":
+		n.noLeader = time.Time{}
+	case n.noLeader.IsZero():
+		n.noLeader = now
+	}
+	n.mu.Unlock()
+	n.judge(now)
+}
+
+func (n *Node) healthLoop(ctx context.Context) {
+	tick := time.NewTicker(healthEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			n.judge(now)
+		}
+	}
+}
+
+// judge settles what clients are told.
+func (n *Node) judge(now time.Time) {
+	_, started := n.hub.Position()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h := n.page.Health
+	switch {
+	case now.Sub(n.lastRead) >= staleAfter:
+		h = Health{Stale, "log_unreachable", n.lastRead}
+	case !started:
+		h = Health{CatchingUp, "starting", n.health.Since}
+	case n.page.Status == PageLost:
+		h = Health{CatchingUp, "history_lost", n.lastRead}
+	case !n.noLeader.IsZero() && now.Sub(n.noLeader) >= leaderGrace:
+		h = Health{Stale, "no_leader", n.noLeader}
+	case !n.noLeader.IsZero():
+		return // within the grace: as before
+	}
+	if h.State == n.health.State && h.Reason == n.health.Reason {
+		n.pending = Health{}
+		return
+	}
+	if n.health.State == Live && h.State == CatchingUp {
+		if n.pending.State != CatchingUp {
+			n.pending = Health{State: CatchingUp, Since: now}
+		}
+		if now.Sub(n.pending.Since) < healthGrace {
+			return
+		}
+	}
+	n.pending = Health{}
+	n.health = h
+	close(n.changed)
+	n.changed = make(chan struct{})
+	n.out.Info("stream status", "state", string(h.State), "reason", h.Reason)
+}
+
+// Health returns what clients are told of the stream, and a channel that is
+// closed when that changes.
+func (n *Node) Health() (Health, <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.health, n.changed
+}
+
+// Leader returns the fence of the lease's holder as last seen, "" if none.
+func (n *Node) Leader() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.page.Leader
+}
+
+// Ready returns nil once the node has a position, which it keeps whatever
+// happens to the log or the upstream.
+func (n *Node) Ready() error {
+	if _, started := n.hub.Position(); !started {
+		return errors.New("no position in the log yet: Redis has not answered")
+	}
+	return nil
+}
+
+// Cursor returns the opaque text of p, "" for the start of an empty log.
+func (n *Node) Cursor(p Position) string { return n.hub.Cursor(p) }
+
+// Position returns the node's place in the log.
+func (n *Node) Position() Position {
+	p, _ := n.hub.Position()
+	return p
+}
+
+// Subscribe returns a subscriber that stands at the node's present position and
+// is not live yet: Seek and CatchUp make it so.
+func (n *Node) Subscribe(scope Scope) *Subscriber {
+	return &Subscriber{
+		node: n, scope: scope, queue: make(chan *Frame, QueueFrames),
+		detached: make(chan struct{}, 1), pos: n.Position(),
+	}
+}
+
+// A Start is where a stream with a since begins.
+type Start struct {
+	Resumed bool
+	Pos     Position
+	Reason  string // of the reset, when not resumed
+}
+
+// Locate resolves since, a cursor or an event id. Whatever cannot be resolved,
+// another's ids included, is a Start that is not Resumed. An error means that
+// the log is out of reach.
+func (n *Node) Locate(ctx context.Context, since string, scope Scope) (Start, error) {
+	from := ReadFrom{ID: since, Scope: scope}
+	if LooksLikeCursor(since) {
+		pos, ok := n.hub.decode(since)
+		if !ok {
+			return Start{Reason: "unknown"}, nil
+		}
+		if p, _, ok := n.hub.resolve(pos); ok && n.hub.ring.holds(p.Seq) {
+			return Start{Resumed: true, Pos: pos}, nil
+		}
+		from = ReadFrom{Pos: pos}
+	}
+	page, err := n.read(ctx, from, 1)
+	switch {
+	case err != nil:
+		return Start{}, err
+	case page.Status == PageOK:
+		return Start{Resumed: true, Pos: page.Start}, nil
+	case page.Status == PageExpired:
+		return Start{Reason: "expired"}, nil
+	}
+	return Start{Reason: "unknown"}, nil
+}
+
+// read reads the log for a subscriber. It waits for one of the few places, so
+// that a storm of reconnects does not become one of Redis.
+func (n *Node) read(ctx context.Context, from ReadFrom, count int) (Page, error) {
+	select {
+	case n.reads <- struct{}{}:
+		defer func() { <-n.reads }()
+	case <-ctx.Done():
+		return Page{}, context.Cause(ctx)
+	}
+	n.logReplays.Add(1)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return n.log.Read(ctx, from, count)
+}
+
+// A ScopedSnapshot is what a scope may see of the state of its orders.
+type ScopedSnapshot struct {
+	Pos       Position
+	Frames    []*Frame // oldest first, without cursors
+	Complete  bool     // nothing in scope is known to be missing
+	Truncated bool     // there are more orders than a snapshot covers
+	Asks      []Ask    // what to Ask for, to become complete
+}
+
+// Snapshot returns the state of a scope that is limited to orders or a customer.
+func (n *Node) Snapshot(ctx context.Context, scope Scope) (ScopedSnapshot, error) {
+	orders, customer := scope.SelectedOrders(), ""
+	if c := scope.SelectedCustomers(); len(orders) == 0 && len(c) == 1 {
+		customer = c[0]
+	}
+	if len(orders) == 0 && customer == "" {
+		return ScopedSnapshot{}, errors.New("gateway: snapshot of a scope without order or customer")
+	}
+	select {
+	case n.reads <- struct{}{}:
+		defer func() { <-n.reads }()
+	case <-ctx.Done():
+		return ScopedSnapshot{}, context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	s, err := n.log.Snapshot(ctx, orders, customer)
+	if err != nil {
+		return ScopedSnapshot{}, err
+	}
+	return scoped(s, scope, customer), nil
+}
+
+func scoped(s Snapshot, scope Scope, customer string) ScopedSnapshot {
+	out := ScopedSnapshot{Pos: s.Pos, Truncated: s.Truncated, Complete: !s.None && len(s.Missing) == 0 && !s.Uncovered}
+	for i := range s.States {
+		ev := &s.States[i]
+		if scope.Allows(ev.Keys) && scope.Wants(ev.Type) {
+			out.Frames = append(out.Frames, &Frame{Event: ev})
+		}
+	}
+	for _, o := range s.Missing {
+		out.Asks = append(out.Asks, Ask{Order: o})
+	}
+	if s.Uncovered && customer != "" {
+		out.Asks = append(out.Asks, Ask{Customer: customer})
+	}
+	return out
+}
+
+// Ask asks the leader to look up what a snapshot lacks. It is a hint: ask again
+// while nothing comes.
+func (n *Node) Ask(ctx context.Context, asks []Ask) error {
+	for _, a := range asks {
+		if err := n.log.Ask(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// NodeStats are a node's counters since it started.
+type NodeStats struct {
+	Subscribers int   `json:"subscribers"` // live in the hub now
+	Delivered   int64 `json:"delivered"`   // frames handed to subscribers
+	Slow        int64 `json:"slow"`        // detached with a full queue
+	Resets      int64 `json:"resets"`      // of all subscribers of this node
+	Rewinds     int64 `json:"rewinds"`     // the log lost a suffix
+	RingReplays int64 `json:"ring_replays"`
+	LogReplays  int64 `json:"log_replays"`
+}
+
+// Stats returns the counters.
+func (n *Node) Stats() NodeStats {
+	h := n.hub
+	h.mu.Lock()
+	live := h.index.count
+	h.mu.Unlock()
+	return NodeStats{
+		Subscribers: live, Delivered: h.delivered.Load(), Slow: h.slow.Load(), Resets: h.resets.Load(),
+		Rewinds: h.rewinds.Load(), RingReplays: n.ringReplays.Load(), LogReplays: n.logReplays.Load(),
+	}
+}

@@ -1,0 +1,83 @@
+package redisbus
+
+import (
+	"context"
+	"fmt"
+
+	"pepay-gateway/gateway"
+)
+
+// Append implements gateway.Log. A batch may be sent again after an error: what
+// is in the log already is not written twice.
+func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records []gateway.Record, c gateway.UpstreamCursor) (gateway.Appended, error) {
+	seenMax := max(4*b.cfg.RetentionEvents, minSeen)
+	args := make([]any, 0, 9+9*len(records))
+	args = append(args, t.Fence, acked, packCursor(c), b.cfg.RetentionEvents, seenMax,
+		b.cfg.MaxOrders, stateMaxAge.Milliseconds(), b.publishCommand(), b.channel)
+	for i := range records {
+		args = appendRecord(args, &records[i])
+	}
+	r, err := b.run(ctx, scriptAppend, args...)
+	if err != nil {
+		return gateway.Appended{}, err
+	}
+	if _, err := status("append", r); err != nil {
+		return gateway.Appended{}, err
+	}
+	return gateway.Appended{Seq: uint64(number(r, 1)), Added: int(number(r, 2)), Duplicates: int(number(r, 3))}, nil
+}
+
+func appendRecord(args []any, r *gateway.Record) []any {
+	if r.Join != nil {
+		j := r.Join
+		flags := "jn"
+		if j.Link {
+			flags += "l"
+		}
+		if j.Covered {
+			flags += "c"
+		}
+		if j.Missing {
+			flags += "q"
+		}
+		return append(args, flags, r.ID, j.Order, j.Invoice, j.Customer, "0", 0, 0, packJoin(j))
+	}
+	ev := r.Event
+	flags := "e"
+	if r.NewLinks {
+		flags += "n"
+	}
+	customer := ev.Keys.Customer
+	return append(args, flags, r.ID, ev.Keys.Order, ev.Keys.Invoice, customer, fmt.Sprint(int(ev.Object)),
+		ev.Version.Millis, ev.Version.Seq, packEvent(ev))
+}
+
+// Links implements gateway.Log.
+func (b *Bus) Links(ctx context.Context, orders, invoices []string) ([]gateway.OrderLink, []gateway.InvoiceLink, error) {
+	args := make([]any, 0, 1+len(orders)+len(invoices))
+	args = append(args, len(orders))
+	for _, id := range orders {
+		args = append(args, id)
+	}
+	for _, id := range invoices {
+		args = append(args, id)
+	}
+	r, err := b.run(ctx, scriptLinks, args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(r) != len(orders)+len(invoices) {
+		return nil, nil, fmt.Errorf("redisbus: links: %w", errGarbage)
+	}
+	ol := make([]gateway.OrderLink, len(orders))
+	for i := range ol {
+		l := list(r, i)
+		ol[i] = gateway.OrderLink{Customer: text(l, 0), Invoice: firstLine(text(l, 1)), Seen: number(l, 2) == 1, HasOrder: number(l, 3) == 1}
+	}
+	il := make([]gateway.InvoiceLink, len(invoices))
+	for i := range il {
+		l := list(r, len(orders)+i)
+		il[i] = gateway.InvoiceLink{Order: text(l, 0), Seen: number(l, 1) == 1}
+	}
+	return ol, il, nil
+}

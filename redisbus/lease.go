@@ -1,0 +1,68 @@
+package redisbus
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"pepay-gateway/gateway"
+)
+
+// errNonceUsed says that a nonce already named an epoch; the next try takes another.
+var errNonceUsed = errors.New("nonce was used before")
+
+// Acquire implements gateway.Log.
+func (b *Bus) Acquire(ctx context.Context, req gateway.AcquireRequest) (gateway.Term, time.Duration, error) {
+	fresh := "0"
+	if req.NewHistory {
+		fresh = "1"
+	}
+	key := make([]byte, gateway.CursorKeyBytes)
+	if _, err := rand.Read(key); err != nil {
+		return gateway.Term{}, 0, fmt.Errorf("redisbus: acquire: %w", err)
+	}
+	r, err := b.run(ctx, scriptAcquire, req.Nonce.String(), req.TTL.Milliseconds(), req.Previous, fresh, key)
+	if err != nil {
+		return gateway.Term{}, 0, err
+	}
+	word, err := status("acquire", r)
+	switch {
+	case err != nil:
+		return gateway.Term{}, 0, err
+	case word == "HELD":
+		wait := time.Duration(number(r, 2)) * time.Millisecond
+		return gateway.Term{}, wait, fmt.Errorf("redisbus: acquire: %w", gateway.ErrHeld)
+	case word == "USED":
+		return gateway.Term{}, 0, fmt.Errorf("redisbus: acquire: %w", errNonceUsed)
+	}
+	fence := text(r, 1)
+	_, hex, _ := strings.Cut(fence, "-")
+	epoch, err := gateway.ParseEpoch(hex)
+	if err != nil {
+		return gateway.Term{}, 0, fmt.Errorf("redisbus: acquire: %w", err)
+	}
+	cursor, err := unpackCursor(text(r, 3))
+	if err != nil {
+		return gateway.Term{}, 0, err
+	}
+	return gateway.Term{Fence: fence, Epoch: epoch, Seq: uint64(number(r, 2)), Cursor: cursor}, 0, nil
+}
+
+// Renew implements gateway.Log.
+func (b *Bus) Renew(ctx context.Context, t gateway.Term, ttl time.Duration, h gateway.Health) error {
+	r, err := b.run(ctx, scriptRenew, t.Fence, ttl.Milliseconds(), packHealth(h), b.publishCommand(), b.channel)
+	if err != nil {
+		return err
+	}
+	_, err = status("renew", r)
+	return err
+}
+
+// Release implements gateway.Log.
+func (b *Bus) Release(ctx context.Context, t gateway.Term) error {
+	_, err := b.run(ctx, scriptRelease, t.Fence, b.publishCommand(), b.channel)
+	return err
+}

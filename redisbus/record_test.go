@@ -1,0 +1,105 @@
+package redisbus
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"pepay-gateway/gateway"
+)
+
+func FuzzRecord(f *testing.F) {
+	f.Add(packEvent(event(1, orderKeys)), "")
+	f.Add(packJoin(&gateway.Join{Order: "o", Invoice: "i", Customer: "c", Link: true, Covered: true}), "")
+	f.Add("\x01e\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "9:x")
+	f.Fuzz(func(t *testing.T, blob, states string) {
+		ev, join, err := unpack(blob, states)
+		if err != nil {
+			return
+		}
+		if (ev == nil) == (join == nil) {
+			t.Fatalf("unpack = %v, %v; want exactly one", ev, join)
+		}
+		if ev != nil {
+			again, _, err := unpack(packEvent(ev), "")
+			if err != nil || !reflect.DeepEqual(again, ev) {
+				t.Fatalf("second unpack = %+v, %v; want %+v", again, err, ev)
+			}
+		}
+	})
+}
+
+func FuzzAnnouncement(f *testing.F) {
+	blob := packEvent(event(1, orderKeys))
+	f.Add("N")
+	f.Add("Ao1\nc1")
+	f.Add("B1 00000000002a 7 1\n" + itoa(len(blob)) + ",0:" + blob)
+	f.Add("B1 00000000002a 7 65535\n")
+	f.Fuzz(func(t *testing.T, payload string) {
+		a, err := parseAnnouncement(payload)
+		if err != nil {
+			return
+		}
+		for i, e := range a.Entries {
+			if e.Seq != a.From+1+uint64(i) {
+				t.Fatalf("entry %d has seq %d after %d", i, e.Seq, a.From)
+			}
+		}
+	})
+}
+
+func itoa(n int) string {
+	var b []byte
+	for ; n > 0; n /= 10 {
+		b = append([]byte{byte('0' + n%10)}, b...)
+	}
+	return string(b)
+}
+
+func TestParseURL(t *testing.T) {
+	for _, c := range []struct {
+		url    string
+		addrs  []string
+		master string
+		tls    bool
+		user   string
+		pass   string
+		db     int
+		bad    string
+	}{
+		{url: "redis://127.0.0.1:6379/3", addrs: []string{"127.0.0.1:6379"}, db: 3},
+		{url: "redis://host:1", addrs: []string{"host:1"}},
+		{url: "rediss://u:p%40ss@host:1/0", addrs: []string{"host:1"}, tls: true, user: "u", pass: "p@ss"},
+		{url: "redis+sentinel://:pw@a:1,b:2/shop/1", addrs: []string{"a:1", "b:2"}, master: "shop", pass: "pw", db: 1},
+		{url: "rediss+cluster://u:p@a:1,b:2", addrs: []string{"a:1", "b:2"}, tls: true, user: "u", pass: "p"},
+		{url: "", bad: "empty"},
+		{url: "localhost:6379", bad: "no scheme"},
+		{url: "http://x", bad: "unknown scheme"},
+		{url: "redis://a:1,b:2", bad: "several hosts"},
+		{url: "redis://", bad: "no host"},
+		{url: "redis+sentinel://a:1", bad: "master"},
+		{url: "redis+cluster://a:1/2", bad: "database 0"},
+		{url: "redis://a:1/x", bad: "number"},
+		{url: "redis://u:secr%et@h:1", bad: "percent-encode"},
+	} {
+		got, err := parseURL(c.url)
+		if c.bad != "" {
+			if err == nil || !strings.Contains(err.Error(), c.bad) || strings.Contains(err.Error(), "secr") {
+				t.Errorf("parseURL(%q) = %v, want an error with %q and no password", c.url, err, c.bad)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("parseURL(%q) = %v", c.url, err)
+			continue
+		}
+		o := got.options
+		if !reflect.DeepEqual(o.Addrs, c.addrs) || o.MasterName != c.master || (o.TLSConfig != nil) != c.tls ||
+			o.Username != c.user || o.Password != c.pass || o.DB != c.db {
+			t.Errorf("parseURL(%q) = %v %q tls %v %q %q %d", c.url, o.Addrs, o.MasterName, o.TLSConfig != nil, o.Username, o.Password, o.DB)
+		}
+		if o.MaxRetries != -1 || !o.ContextTimeoutEnabled || !o.DisableIdentity {
+			t.Errorf("parseURL(%q): the settings the protocol relies on are off", c.url)
+		}
+	}
+}

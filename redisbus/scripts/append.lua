@@ -1,0 +1,185 @@
+-- ARGV fence acked cursor log_max seen_max state_max state_ttl_ms publish channel,
+-- then per record: flags id order invoice customer object millis version_seq blob
+-- flags: e event, j join entry; n its links are new; l hand the states on;
+-- c covered; q missing upstream
+local FIRST, WIDTH = 10, 9
+local m = redis.call('HMGET', META, 'epoch', 'seq', 'history')
+if m[1] ~= ARGV[1] then return {'FENCED'} end
+local seq = tonumber(m[2])
+if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
+if not intact(m[3], seq) then return {'LOST'} end
+
+local hex, now, from = hex_of(ARGV[1]), now_ms(), seq
+local added, duplicates = {}, 0
+
+-- The newest version wins; without versions the later in the log does.
+local function keep(field, value)
+  local old = redis.call('HGET', STATE, field)
+  if old then
+    local oms, ovs, oseq = string.match(old, '^(%d+):(%d+):(%d+):')
+    local nms, nvs, nseq = string.match(value, '^(%d+):(%d+):(%d+):')
+    oms, ovs, oseq, nms, nvs, nseq =
+      tonumber(oms), tonumber(ovs), tonumber(oseq), tonumber(nms), tonumber(nvs), tonumber(nseq)
+    local older
+    if oms == 0 or nms == 0 or (oms == nms and ovs == nvs) then
+      older = nseq < oseq
+    else
+      older = nms < oms or (nms == oms and nvs < ovs)
+    end
+    if older then return end
+  end
+  redis.call('HSET', STATE, field, value)
+end
+
+local function remember(field, seqs)
+  local recent = (redis.call('HGET', STATE, field) or '') .. seqs
+  if #recent > 1000 then recent = string.match(recent, '^%d+,(.*)$', #recent - 1000 + 1) or recent end
+  redis.call('HSET', STATE, field, recent)
+end
+
+-- Events of an invoice whose order was unknown become the order's.
+local function adopt(order, invoice)
+  local from_, to = 'v' .. invoice, 'o' .. order
+  if not redis.call('ZSCORE', STATE_AT, from_) then return end
+  for object = 1, 3 do
+    local v = redis.call('HGET', STATE, object .. from_)
+    if v then keep(object .. to, v) end
+  end
+  local recent = redis.call('HGET', STATE, 'r' .. from_)
+  if recent then remember('r' .. to, recent) end
+  redis.call('HDEL', STATE, '1' .. from_, '2' .. from_, '3' .. from_, 'r' .. from_)
+  redis.call('ZREM', STATE_AT, from_)
+  redis.call('ZADD', STATE_AT, now, to)
+end
+
+local function without(list, item)
+  local s, e = string.find('\n' .. list .. '\n', '\n' .. item .. '\n', 1, true)
+  if not s then return list end
+  local rest = string.sub(list, 1, s - 1) .. string.sub(list, e)
+  return (string.gsub(string.gsub(rest, '^\n', ''), '\n$', ''))
+end
+
+-- A customer's orders, newest first; one more than a snapshot covers.
+local function to_front(customer, order)
+  local field = 'l' .. customer
+  local list = redis.call('HGET', JOIN, field) or ''
+  if list == order or string.sub(list, 1, #order + 1) == order .. '\n' then return end
+  local rest = without(list, order)
+  list = rest == '' and order or order .. '\n' .. rest
+  local n, at = 0, 0
+  while true do
+    at = string.find(list, '\n', at + 1, true)
+    if not at then break end
+    n = n + 1
+    if n == 101 then list = string.sub(list, 1, at - 1) break end
+  end
+  redis.call('HSET', JOIN, field, list)
+end
+
+-- An order's first customer and an invoice's first order win.
+local function learn(order, invoice, customer)
+  if order == '' then return end
+  if invoice ~= '' and redis.call('HSETNX', JOIN, 'i' .. invoice, order) == 1 then
+    local list = redis.call('HGET', JOIN, 'v' .. order)
+    redis.call('HSET', JOIN, 'v' .. order, list and list .. '\n' .. invoice or invoice)
+    adopt(order, invoice)
+  end
+  if customer ~= '' then redis.call('HSETNX', JOIN, 'c' .. order, customer) end
+end
+
+local function states(order)
+  local out = {}
+  if order == '' then return '' end
+  for object = 1, 3 do
+    local v = redis.call('HGET', STATE, object .. 'o' .. order)
+    if v then
+      v = string.match(v, '^%d+:%d+:%d+:(.*)$')
+      out[#out + 1] = #v .. ':' .. v
+    end
+  end
+  return table.concat(out)
+end
+
+local function forget(subject)
+  local kind, id = string.sub(subject, 1, 1), string.sub(subject, 2)
+  redis.call('ZREM', STATE_AT, subject)
+  if kind == 'k' then redis.call('HDEL', JOIN, subject) return end
+  redis.call('HDEL', STATE, '1' .. subject, '2' .. subject, '3' .. subject, 'r' .. subject)
+  if kind ~= 'o' then return end
+  local j = redis.call('HMGET', JOIN, 'c' .. id, 'v' .. id)
+  redis.call('HDEL', JOIN, 'c' .. id, 'v' .. id, 'q' .. id)
+  for invoice in string.gmatch(j[2] or '', '[^\n]+') do redis.call('HDEL', JOIN, 'i' .. invoice) end
+  if j[1] then
+    local list = without(redis.call('HGET', JOIN, 'l' .. j[1]) or '', id)
+    if list == '' then redis.call('HDEL', JOIN, 'l' .. j[1]) else redis.call('HSET', JOIN, 'l' .. j[1], list) end
+  end
+end
+
+for i = FIRST, #ARGV, WIDTH do
+  local flags, id, order, invoice, customer, object, ms, vs, blob =
+    ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4], ARGV[i+5], ARGV[i+6], ARGV[i+7], ARGV[i+8]
+  if redis.call('ZSCORE', SEEN, id) then
+    duplicates = duplicates + 1
+  else
+    seq = seq + 1
+    local is_join, handed = string.find(flags, 'j', 1, true), ''
+    if is_join then
+      -- XADD must come first: a full memory has to refuse the script as a whole.
+      -- What the states are is known before, but for an adopted invoice's.
+      if string.find(flags, 'l', 1, true) then
+        if invoice ~= '' and order ~= '' and redis.call('ZSCORE', STATE_AT, 'v' .. invoice) then
+          redis.call('HSET', META, 'v', 1)
+          learn(order, invoice, customer)
+        end
+        handed = states(order)
+      end
+      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], id_of(seq), 'e', hex, 'b', blob, 's', handed)
+    else
+      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], id_of(seq), 'e', hex, 'b', blob)
+    end
+    redis.call('ZADD', SEEN, seq, id)
+    if string.find(flags, 'n', 1, true) then learn(order, invoice, customer) end
+
+    local subject = order ~= '' and 'o' .. order or (invoice ~= '' and 'v' .. invoice or nil)
+    if not is_join and subject then
+      if object ~= '0' then keep(object .. subject, ms .. ':' .. vs .. ':' .. string.format('%.0f:', seq) .. blob) end
+      remember('r' .. subject, string.format('%.0f,', seq))
+      redis.call('ZADD', STATE_AT, now, subject)
+    end
+    if order ~= '' and customer ~= '' and redis.call('HGET', JOIN, 'c' .. order) == customer then
+      to_front(customer, order)
+    end
+    if string.find(flags, 'c', 1, true) then
+      if order ~= '' then
+        if string.find(flags, 'q', 1, true) then redis.call('HSET', JOIN, 'q' .. order, 1) end
+        redis.call('ZADD', STATE_AT, 'NX', now, 'o' .. order)
+      elseif customer ~= '' then
+        redis.call('HSET', JOIN, 'k' .. customer, 1)
+        redis.call('ZADD', STATE_AT, now, 'k' .. customer)
+      end
+    end
+    added[#added + 1] = #blob .. ',' .. #handed .. ':' .. blob .. handed
+  end
+end
+if ARGV[3] ~= '' then
+  redis.call('HSET', META, 'seq', seq, 'cursor', ARGV[3])
+else
+  redis.call('HSET', META, 'seq', seq)
+end
+
+local n = #added
+if n > 0 then
+  redis.call('ZREMRANGEBYRANK', SEEN, 0, -(tonumber(ARGV[5]) + 2)) -- the newest, and the mark
+  local mark, extra = '#' .. m[3], redis.call('ZCARD', STATE_AT) - 1 - tonumber(ARGV[6])
+  for _, subject in ipairs(redis.call('ZRANGEBYSCORE', STATE_AT, '-inf', now - tonumber(ARGV[7]), 'LIMIT', 0, n + 8)) do
+    forget(subject)
+    extra = extra - 1
+  end
+  if extra > 0 then
+    for _, subject in ipairs(redis.call('ZRANGE', STATE_AT, 0, math.min(extra, n + 8) - 1)) do
+      if subject ~= mark then forget(subject) end
+    end
+  end
+  redis.call(ARGV[8], ARGV[9], 'B1 ' .. hex .. string.format(' %.0f %d\n', from, n) .. table.concat(added))
+end
+return {'OK', seq, n, duplicates}

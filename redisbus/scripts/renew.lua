@@ -1,0 +1,11 @@
+-- ARGV fence ttl_ms health publish channel
+-- Also takes back a lease that ran out and that nobody took.
+local m = redis.call('HMGET', META, 'epoch', 'history', 'seq', 'health')
+if m[1] ~= ARGV[1] then return {'FENCED'} end
+redis.call('SET', LEASE, ARGV[1], 'PX', ARGV[2])
+if not intact(m[2], tonumber(m[3])) then return {'LOST'} end
+if m[4] ~= ARGV[3] then
+  redis.call('HSET', META, 'health', ARGV[3])
+  redis.call(ARGV[4], ARGV[5], 'N')
+end
+return {'OK'}
