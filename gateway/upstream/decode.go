@@ -1,0 +1,288 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tidwall/gjson"
+
+	"pepay-gateway/gateway"
+)
+
+// maxDepth bounds the nesting of an event. Real ones have about eight levels;
+// parsers recurse, ours and those of the browsers.
+const maxDepth = 64
+
+// Errors of Decode.
+var (
+	ErrMalformed = errors.New("upstream: malformed frame") // not UTF-8, not one JSON object, too deep or ambiguous
+	ErrTooLarge  = errors.New("upstream: event too large") // over gateway.MaxEventBytes
+	ErrNotEvent  = errors.New("upstream: not an event")    // a well-formed frame of another kind
+)
+
+// Decode makes an event of one frame as received. Data is a private copy of raw,
+// byte for byte; only the ids that events are selected by are looked at. An id
+// that is missing, malformed or given twice is left empty and so matches nobody.
+// The error is one of those above. It is safe for concurrent use.
+func Decode(raw []byte, received time.Time) (gateway.Event, error) {
+	root, err := parse(raw)
+	if err != nil {
+		return gateway.Event{}, err
+	}
+	e, err := decodeEvent(raw, root, received)
+	return e.Event, err
+}
+
+// An entry is an event with what is needed to use it as a cursor.
+type entry struct {
+	gateway.Event
+	cursor  gateway.UpstreamCursor // zero when the upstream would not understand it
+	created int64                  // unix seconds, 0 when unknown
+}
+
+// parse checks raw before anything trusts or recurses into it.
+func parse(raw []byte) (gjson.Result, error) {
+	if !utf8.Valid(raw) || depth(raw) > maxDepth || !gjson.ValidBytes(raw) {
+		return gjson.Result{}, ErrMalformed
+	}
+	root := gjson.ParseBytes(raw)
+	if !root.IsObject() {
+		return gjson.Result{}, ErrMalformed
+	}
+	return root, nil
+}
+
+// depth returns the deepest nesting of brackets outside strings.
+func depth(raw []byte) int {
+	deepest, now, quoted := 0, 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			now++
+			deepest = max(deepest, now)
+		case c == '}' || c == ']':
+			now--
+		}
+	}
+	return deepest
+}
+
+// kindOf returns the top-level object of a frame. A frame without one that has
+// an event's data is an event; documented ones are that short.
+func kindOf(root gjson.Result) (string, error) {
+	top := members(root, "object", "data")
+	if top.twice(0) {
+		return "", ErrMalformed
+	}
+	kind := top.value[0]
+	if kind.Type == gjson.String {
+		return kind.Str, nil
+	}
+	if !kind.Exists() && top.value[1].Get("object").IsObject() {
+		return "event", nil
+	}
+	return "", nil
+}
+
+func decodeEvent(raw []byte, root gjson.Result, received time.Time) (entry, error) {
+	kind, err := kindOf(root)
+	if err != nil {
+		return entry{}, err
+	}
+	if kind != "event" {
+		return entry{}, ErrNotEvent
+	}
+	if len(raw) > gateway.MaxEventBytes {
+		return entry{}, ErrTooLarge
+	}
+	top := members(root, "id", "type", "created", "data")
+	id := text(top.value[0])
+	eventType := text(top.value[1])
+	if !gateway.ValidID(eventType) {
+		eventType = ""
+	}
+	object := members(top.value[3], "object").value[0]
+	name := members(object, "object")
+	kindName := text(name.value[0])
+	if name.twice(0) {
+		kindName = "?" // ambiguous: neither by its name nor by its type
+	}
+	created := seconds(top.value[2])
+	e := entry{created: created}
+	e.Event = gateway.Event{
+		ID:       gateway.EventID(id, raw),
+		Type:     eventType,
+		Object:   gateway.ParseObject(kindName, eventType),
+		Version:  gateway.EventVersion(id, created),
+		Received: received.UnixMilli(),
+		Data:     bytes.Clone(raw),
+	}
+	e.Keys = keysOf(object, e.Object, kindName)
+	if e.created == 0 {
+		e.created = int64(e.Version.Millis / 1000)
+	}
+	if e.ID == id && e.created > 0 {
+		e.cursor = gateway.UpstreamCursor{ID: id, Created: e.created}
+	}
+	return e, nil
+}
+
+// Where an object carries its keys, best place first. Never in metadata: that
+// is the merchant's own text. Never in settlement: that is another network.
+var (
+	orderKeys = keyPlaces{
+		order:    []string{"id", "orderId", "order_id"},
+		invoice:  []string{"invoice_id", "invoiceId"},
+		customer: []string{"customerId", "customer_id"},
+		wallet:   []string{"walletAddress", "wallet_address", "payer_wallet_address"},
+		network:  []string{"walletNetwork", "wallet_network", "payer_wallet_network"},
+	}
+	invoiceKeys = keyPlaces{
+		order:    []string{"commerce_order_id", "commerceOrderId"},
+		invoice:  []string{"id", "invoiceId", "invoice_id"},
+		customer: []string{"customer_id", "customerId"},
+		wallet:   []string{"payer_wallet_address", "payerWalletAddress"},
+		network:  []string{"payer_wallet_network", "payerWalletNetwork"},
+	}
+	paymentKeys = keyPlaces{
+		order:    []string{"commerce_order_id", "commerceOrderId", "order_id", "orderId"},
+		invoice:  []string{"invoice_id", "invoiceId"},
+		customer: []string{"customer_id", "customerId"},
+		wallet:   []string{"payer_wallet_address", "payerWalletAddress", "wallet_address", "walletAddress"},
+		network:  []string{"payer_wallet_network", "payerWalletNetwork"},
+	}
+	quoteKeys = keyPlaces{invoice: []string{"invoice_id", "invoiceId"}}
+)
+
+type keyPlaces struct{ order, invoice, customer, wallet, network []string }
+
+func keysOf(object gjson.Result, kind gateway.Object, name string) gateway.Keys {
+	places := keyPlaces{}
+	switch {
+	case kind == gateway.ObjectOrder:
+		places = orderKeys
+	case kind == gateway.ObjectInvoice:
+		places = invoiceKeys
+	case kind == gateway.ObjectPayment:
+		places = paymentKeys
+	case name == "payment_quote":
+		places = quoteKeys
+	}
+	return gateway.Keys{
+		Order:    key(object, places.order),
+		Invoice:  key(object, places.invoice),
+		Customer: key(object, places.customer),
+		Wallet:   gateway.NormalWallet(key(object, places.wallet)),
+		Network:  key(object, places.network),
+	}
+}
+
+// key returns the first of the named members that holds an id. If any of them
+// occurs twice there is none: a browser would read another one than we do.
+func key(object gjson.Result, names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	m := members(object, names...)
+	if m.again != 0 {
+		return ""
+	}
+	for _, v := range m.value {
+		id := text(v)
+		if id == "" {
+			continue
+		}
+		if !gateway.ValidID(id) {
+			return ""
+		}
+		return id
+	}
+	return ""
+}
+
+// found are the members of an object by the place of their name in the question.
+type found struct {
+	value []gjson.Result // zero when absent or given twice
+	again uint           // bit i: name i is given twice
+}
+
+func (f found) twice(i int) bool { return f.again&(1<<i) != 0 }
+
+func members(object gjson.Result, names ...string) found {
+	f := found{value: make([]gjson.Result, len(names))}
+	if !object.IsObject() {
+		return f
+	}
+	var seen uint
+	object.ForEach(func(name, value gjson.Result) bool {
+		i := slices.Index(names, name.Str)
+		if i < 0 {
+			return true
+		}
+		if seen&(1<<i) != 0 {
+			f.again |= 1 << i
+			f.value[i] = gjson.Result{}
+			return true
+		}
+		seen |= 1 << i
+		f.value[i] = value
+		return true
+	})
+	return f
+}
+
+// text returns a string, or a whole number in its shortest form; "" for anything
+// else. A string with a broken escape is "" too: different ones would look alike.
+func text(v gjson.Result) string {
+	switch v.Type {
+	case gjson.String:
+		if strings.ContainsRune(v.Str, utf8.RuneError) {
+			return ""
+		}
+		return v.Str
+	case gjson.Number:
+		if digits := strings.TrimPrefix(v.Raw, "-"); digits != "0" && strings.Trim(digits, "0123456789") == "" {
+			return v.Raw
+		}
+		if v.Num == math.Trunc(v.Num) && math.Abs(v.Num) < 1<<53 {
+			return strconv.FormatInt(int64(v.Num), 10)
+		}
+	}
+	return ""
+}
+
+// seconds reads a time in any of the forms in use: unix seconds or milliseconds,
+// as a number or text, or RFC 3339. It returns 0 for what is none.
+func seconds(v gjson.Result) int64 {
+	if v.Type == gjson.String {
+		if at, err := time.Parse(time.RFC3339Nano, v.Str); err == nil {
+			return max(at.Unix(), 0)
+		}
+	}
+	n := v.Num
+	if v.Type == gjson.String {
+		parsed, err := strconv.ParseFloat(v.Str, 64)
+		if err != nil {
+			return 0
+		}
+		n = parsed
+	}
+	if v.Type != gjson.String && v.Type != gjson.Number || !(n > 0 && n < 1<<53) {
+		return 0
+	}
+	if n >= 1e11 { // the year 5138 in seconds, 1973 in milliseconds
+		n /= 1000
+	}
+	return int64(n)
+}

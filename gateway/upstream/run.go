@@ -1,0 +1,536 @@
+package upstream
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"pepay-gateway/gateway"
+)
+
+const (
+	// putEvents bounds one Put: small enough to be a batch of the log.
+	putEvents = 256
+	// maxRecent bounds the ids that a sweep leaves out; twice as many are held.
+	maxRecent = 50_000
+	// poisonLimit is how often a frame beyond the read limit may end the stream
+	// at one cursor. After that we dial without since: the backfill, which steps
+	// over such events one by one, covers what the replay would have brought.
+	poisonLimit = 3
+)
+
+var errUnproven = errors.New("upstream: continuity not proven")
+
+// A run is one call of Run. All of it belongs to that goroutine.
+type run struct {
+	*Source
+	sink   gateway.SourceSink
+	health gateway.Health
+	opened time.Time // of this connection; zero until it is open
+
+	cursor   gateway.UpstreamCursor // the last one handed to sink
+	newest   gateway.UpstreamCursor // of the last event from the stream, while debt holds cursor back
+	floor    int64                  // sweeps of this connection look back to it
+	coldTime int64                  // where a run without cursor starts; fixed by its first connection
+	recent   recent
+
+	debt   *debt     // owed and not begun
+	paying bool      // a sweep that pays one is under way
+	paidAt time.Time // when the last one began
+
+	poison   int // frames beyond the limit at
+	poisonAt string
+}
+
+// A debt is a backfill that a control frame called for. Until it is paid the
+// cursor stands still, so that a successor of this node would do it too.
+type debt struct {
+	truncated bool
+	due       time.Time
+}
+
+func (r *run) report(state gateway.State, reason string) {
+	if r.health.State == state && r.health.Reason == reason {
+		return
+	}
+	r.health = gateway.Health{State: state, Reason: reason, Since: time.Now()}
+	r.sink.Report(r.health)
+}
+
+// noteOversize counts frames that end the stream at the same cursor.
+func (r *run) noteOversize(f *failure) {
+	if r.cursor.ID != r.poisonAt {
+		r.poison, r.poisonAt = 0, r.cursor.ID
+	}
+	if f.oversize {
+		r.poison++
+		r.count.quarantined.Add(1)
+		r.count.oversize.Add(1)
+	}
+}
+
+// connectOnce is the life of one connection. The error is a *failure when
+// another may follow.
+func (r *run) connectOnce(ctx context.Context) error {
+	if err := r.sink.Confirm(ctx); err != nil {
+		return err
+	}
+	st, now, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	r.opened = time.Now()
+	r.count.connects.Add(1)
+	r.recent = recent{}
+	r.debt, r.paying, r.paidAt = nil, false, time.Time{} // the cursor stood still, so catching up pays
+	r.report(gateway.CatchingUp, "backfill")
+	if err := r.catchUp(ctx, st, now); err != nil {
+		return err
+	}
+	st.release()
+	return r.live(ctx, st)
+}
+
+// open mints and dials. It returns the time by the upstream's clock, or by ours
+// when it does not say.
+func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
+	token, now := secret{}, time.Time{}
+	if !r.byKey {
+		var err error
+		if token, now, err = r.mint(ctx); err != nil {
+			return nil, now, err
+		}
+	}
+	since := r.cursor.ID
+	if r.poison >= poisonLimit && r.poisonAt == since {
+		since = ""
+	}
+	st, date, err := r.dial(ctx, token, since)
+	if err != nil {
+		return nil, now, err
+	}
+	if !date.IsZero() {
+		now = date
+	}
+	if now.IsZero() {
+		now = time.Now()
+	}
+	return st, now, nil
+}
+
+// catchUp hands over what REST has since the cursor, while st holds what the
+// stream brings.
+func (r *run) catchUp(ctx context.Context, st *stream, now time.Time) error {
+	if r.coldTime == 0 {
+		r.coldTime = now.Add(-r.backfill).Unix()
+	}
+	from := r.cursor
+	r.floor = r.coldTime
+	if !from.IsZero() {
+		r.floor = from.Created - int64(r.tune.overlap/time.Second)
+	}
+	r.floor = max(r.floor, 0)
+	b := &backfill{
+		Source: r.Source, from: from, floor: r.floor,
+		found: func(met bool) error { return r.prove(ctx, met, from, st.held) },
+		hand:  func(es []entry) error { return r.putBackfill(ctx, es) },
+		again: func(f *failure) error {
+			r.report(gateway.CatchingUp, f.class.reason())
+			return unlessEnded(st, f)
+		},
+	}
+	last, err := b.runTwice(ctx)
+	if last > r.floor {
+		r.floor = max(r.floor, last-int64(r.tune.overlap/time.Second)) // the windows before are settled
+	}
+	return err
+}
+
+// runTwice is run with a second look before it calls something a gap: REST may
+// show an event later than the stream did. Nothing was handed over by then, so
+// no cursor has passed what may be one.
+func (b *backfill) runTwice(ctx context.Context) (int64, error) {
+	last, err := b.run(ctx)
+	if !errors.Is(err, errUnproven) {
+		return last, err
+	}
+	if err := sleep(ctx, b.tune.recheck); err != nil {
+		return last, err
+	}
+	last, err = b.run(ctx)
+	if errors.Is(err, errUnproven) {
+		b.log.Error("upstream has neither the cursor's event nor an older one", "cursor_created", b.from.Created)
+		err = gateway.ErrGap
+	}
+	return last, err
+}
+
+// unlessEnded returns f when the stream has ended meanwhile, so that retrying a
+// request does not hide that there is no connection at all.
+func unlessEnded(st *stream, f *failure) error {
+	if st.ended() != nil {
+		return f
+	}
+	return nil
+}
+
+// prove returns errUnproven unless everything since from is known to be within
+// reach: REST listed it or something older, still has something that old, or
+// the stream's replay began there.
+func (s *Source) prove(ctx context.Context, met bool, from gateway.UpstreamCursor, replay func() []frame) error {
+	if met || from.IsZero() {
+		return nil
+	}
+	held, err := s.retains(ctx, from)
+	if err != nil {
+		return err
+	}
+	if held || replayReaches(replay(), from) {
+		return nil
+	}
+	return errUnproven
+}
+
+// replayReaches says whether a replay goes back to from without a word of
+// truncation: a truncated one may well contain old events, with holes between.
+func replayReaches(frames []frame, from gateway.UpstreamCursor) bool {
+	reached := false
+	for _, f := range frames {
+		root, err := parse(f.data)
+		if err != nil {
+			continue
+		}
+		if kind, _ := kindOf(root); kind == "ws_control" && truncates(root) {
+			return false
+		}
+		if e, err := decodeEvent(f.data, root, f.received); err == nil && reaches(e, from) {
+			reached = true
+		}
+	}
+	return reached
+}
+
+// live hands over what the stream held and brings, and sweeps after it.
+func (r *run) live(ctx context.Context, st *stream) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	if err := r.takeStream(ctx, st); err != nil { // what was held
+		return err
+	}
+	due := time.NewTimer(0)
+	defer due.Stop()
+	pending := r.tune.sweeps
+	job := &sweep{} // at most one at a time; without channels: none
+	for {
+		r.reportLive()
+		if job.done == nil {
+			r.arm(due, pending)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-st.more:
+			if err := r.takeStream(ctx, st); err != nil {
+				return err
+			}
+		case entries := <-job.found:
+			if err := r.putSwept(ctx, entries); err != nil {
+				return err
+			}
+		case err := <-job.done:
+			if err := r.settle(job, err); err != nil {
+				return err
+			}
+			job = &sweep{}
+		case <-due.C:
+			job, pending = r.nextSweep(ctx, st, pending)
+			if job.done != nil {
+				wg.Go(func() { job.run(ctx) })
+			}
+		}
+	}
+}
+
+func (r *run) reportLive() {
+	if r.holdsCursor() {
+		r.report(gateway.CatchingUp, "resync")
+		return
+	}
+	r.report(gateway.Live, "")
+}
+
+func (r *run) holdsCursor() bool { return r.debt != nil || r.paying }
+
+// takeStream hands over what st has read. The error is a *failure when st ended.
+func (r *run) takeStream(ctx context.Context, st *stream) error {
+	frames, ended := st.take()
+	if err := r.handle(ctx, frames); err != nil {
+		return err
+	}
+	if ended != nil {
+		return classifyRead(ended, r.key)
+	}
+	return nil
+}
+
+// handle hands over the events among frames, in order, and obeys the others.
+func (r *run) handle(ctx context.Context, frames []frame) error {
+	var events []entry
+	for _, f := range frames {
+		r.count.frames.Add(1)
+		e, root, err := r.read(f)
+		switch {
+		case err == nil:
+			events = append(events, e)
+			continue
+		case !errors.Is(err, ErrNotEvent):
+			r.quarantine("stream", f.data, err)
+			continue
+		}
+		// What came before belongs under the cursor that was.
+		if err := r.putStream(ctx, events); err != nil {
+			return err
+		}
+		events = nil
+		if err := r.obey(root); err != nil {
+			return err
+		}
+	}
+	return r.putStream(ctx, events)
+}
+
+func (r *run) read(f frame) (entry, gjson.Result, error) {
+	if f.binary {
+		return entry{}, gjson.Result{}, ErrMalformed
+	}
+	root, err := parse(f.data)
+	if err != nil {
+		return entry{}, root, err
+	}
+	e, err := decodeEvent(f.data, root, f.received)
+	return e, root, err
+}
+
+// obey does what a frame that is no event asks for.
+func (r *run) obey(root gjson.Result) error {
+	kind, _ := kindOf(root) // parsed before
+	switch kind {
+	case "ws_control":
+		r.count.controls.Add(1)
+		r.owe(truncates(root))
+	case "ws_error":
+		f := classifyFrame(root, !r.cursor.IsZero())
+		f.text = redact(f.text, r.key)
+		return f
+	default:
+		r.count.unknown.Add(1)
+		if r.kinds.first(kind) {
+			r.log.Debug("unknown kind of frame ignored", "bytes", len(root.Raw))
+		}
+	}
+	return nil
+}
+
+// truncates says whether a control frame looks as if the upstream left events
+// out. What its types are is not documented.
+func truncates(root gjson.Result) bool {
+	return strings.Contains(strings.ToLower(members(root, "type").value[0].Str), "truncat")
+}
+
+// owe notes that a control frame came. Whatever it meant, a backfill from the
+// cursor is a safe answer.
+func (r *run) owe(truncated bool) {
+	if r.debt == nil {
+		r.debt = &debt{due: time.Now()}
+		if !r.paidAt.IsZero() {
+			r.debt.due = r.paidAt.Add(r.tune.controlEvery)
+		}
+	}
+	r.debt.truncated = r.debt.truncated || truncated
+}
+
+// arm sets t to when the next sweep is due.
+func (r *run) arm(t *time.Timer, pending []time.Duration) {
+	t.Stop()
+	var at time.Time
+	if len(pending) > 0 {
+		at = r.opened.Add(pending[0])
+	}
+	if r.debt != nil && (at.IsZero() || r.debt.due.Before(at)) {
+		at = r.debt.due
+	}
+	if !at.IsZero() {
+		t.Reset(time.Until(at))
+	}
+}
+
+// A sweep is a backfill beside the live stream. What it lists goes to the log
+// without a cursor: the stream's own is further on.
+type sweep struct {
+	backfill *backfill
+	debt     *debt                  // that it pays, or nil
+	mark     gateway.UpstreamCursor // what the stream had brought when it began
+	found    chan []entry
+	done     chan error
+}
+
+// nextSweep makes the sweep that is due and returns the ones still pending.
+func (r *run) nextSweep(ctx context.Context, st *stream, pending []time.Duration) (*sweep, []time.Duration) {
+	now := time.Now()
+	j := &sweep{found: make(chan []entry), done: make(chan error, 1), mark: r.newest}
+	j.backfill = &backfill{
+		Source: r.Source, floor: r.floor,
+		found: func(bool) error { return nil },
+		hand:  func(es []entry) error { return j.hand(ctx, es) },
+		again: func(f *failure) error { return unlessEnded(st, f) },
+	}
+	if r.debt != nil && !now.Before(r.debt.due) {
+		j.debt, r.debt = r.debt, nil
+		r.paying, r.paidAt = true, now
+		from := r.cursor
+		j.backfill.from = from
+		if !from.IsZero() {
+			j.backfill.floor = max(from.Created-int64(r.tune.overlap/time.Second), 0)
+		}
+		if j.debt.truncated {
+			none := func() []frame { return nil }
+			j.backfill.found = func(met bool) error { return r.prove(ctx, met, from, none) }
+		}
+		return j, pending
+	}
+	due := 0
+	for due < len(pending) && !now.Before(r.opened.Add(pending[due])) {
+		due++
+	}
+	if due == 0 {
+		return &sweep{}, pending
+	}
+	return j, pending[due:]
+}
+
+func (j *sweep) run(ctx context.Context) {
+	_, err := j.backfill.runTwice(ctx)
+	j.done <- err
+}
+
+func (j *sweep) hand(ctx context.Context, entries []entry) error {
+	select {
+	case j.found <- entries:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// settle ends a sweep. The cursor moves up to what the stream had brought when
+// the sweep began, or, with no other debt since, to all of it.
+func (r *run) settle(j *sweep, err error) error {
+	if err != nil {
+		return err
+	}
+	if j.debt == nil {
+		return nil
+	}
+	r.paying = false
+	r.cursor = j.mark
+	if r.debt == nil {
+		r.cursor = r.newest
+	}
+	return nil
+}
+
+func (r *run) putBackfill(ctx context.Context, entries []entry) error {
+	r.count.backfilled.Add(uint64(len(entries)))
+	return r.putStream(ctx, entries)
+}
+
+// putStream hands over events, each with the cursor that holds after it.
+func (r *run) putStream(ctx context.Context, entries []entry) error {
+	return r.put(ctx, entries, func(e entry) gateway.UpstreamCursor {
+		if e.cursor.IsZero() {
+			return r.cursor
+		}
+		r.newest = e.cursor
+		if !r.holdsCursor() {
+			r.cursor = e.cursor
+		}
+		return r.cursor
+	})
+}
+
+// putSwept hands over what this connection has not handed over already. That
+// only spares the log some work; it is the log that dedupes.
+func (r *run) putSwept(ctx context.Context, entries []entry) error {
+	missed := entries[:0]
+	for _, e := range entries {
+		if !r.recent.has(e.ID) {
+			missed = append(missed, e)
+		}
+	}
+	r.count.backfilled.Add(uint64(len(missed)))
+	r.count.swept.Add(uint64(len(missed)))
+	return r.put(ctx, missed, func(entry) gateway.UpstreamCursor { return gateway.UpstreamCursor{} })
+}
+
+func (r *run) put(ctx context.Context, entries []entry, cursor func(entry) gateway.UpstreamCursor) error {
+	for len(entries) > 0 {
+		n := min(len(entries), putEvents)
+		arrivals := make([]gateway.Arrival, n)
+		for i, e := range entries[:n] {
+			arrivals[i] = gateway.Arrival{Event: e.Event, Cursor: cursor(e)}
+			r.recent.add(e.ID)
+		}
+		if err := r.sink.Put(ctx, arrivals...); err != nil {
+			return err
+		}
+		r.count.events.Add(uint64(n))
+		entries = entries[n:]
+	}
+	return nil
+}
+
+// quarantine counts what cannot be carried. The log line names it by its hash
+// alone: it may be a customer's data.
+func (s *Source) quarantine(where string, raw []byte, why error) {
+	s.count.quarantined.Add(1)
+	if errors.Is(why, ErrTooLarge) || errors.Is(why, errUnwieldy) {
+		s.count.oversize.Add(1)
+	}
+	suppressed, ok := s.quarantines.allow()
+	if !ok {
+		return
+	}
+	sum := sha256.Sum256(raw)
+	s.log.Warn("frame quarantined", "from", where, "reason", why, "bytes", len(raw),
+		"sha256", hex.EncodeToString(sum[:8]), "suppressed", suppressed)
+}
+
+// recent holds the ids of the last events handed over. The zero value is empty.
+type recent struct{ young, old map[string]struct{} }
+
+func (r *recent) add(id string) {
+	if len(r.young) >= maxRecent {
+		r.old, r.young = r.young, nil
+	}
+	if r.young == nil {
+		r.young = make(map[string]struct{})
+	}
+	r.young[id] = struct{}{}
+}
+
+func (r *recent) has(id string) bool {
+	if _, ok := r.young[id]; ok {
+		return true
+	}
+	_, ok := r.old[id]
+	return ok
+}

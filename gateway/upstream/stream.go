@@ -1,0 +1,287 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fasthttp/websocket"
+
+	"pepay-gateway/gateway"
+)
+
+const (
+	handshakeTimeout = 15 * time.Second
+	// maxHandshakeBytes bounds the answer to the upgrade, TLS included.
+	maxHandshakeBytes = 256 << 10
+	// readLimitBytes lets an event of gateway.MaxEventBytes through with whatever
+	// white space is around it.
+	readLimitBytes = gateway.MaxEventBytes + 64<<10
+	controlTimeout = 5 * time.Second
+	closeTimeout   = time.Second
+)
+
+var errOverflow = errors.New("buffer full during the backfill")
+
+// A frame is one message as read.
+type frame struct {
+	data     []byte
+	binary   bool
+	received time.Time
+}
+
+// A stream is one open socket and what was read from it and not yet taken. It
+// begins holding: it reads on, so that the upstream sees a fast client, until
+// its buffer is full, and then closes. After release a full buffer stops the
+// reading instead, which is the backpressure onto the socket.
+type stream struct {
+	conn *websocket.Conn
+	tune *tuning
+	wg   sync.WaitGroup
+	stop chan struct{} // closed by close
+	more chan struct{} // there is something to take
+	room chan struct{} // something was taken
+
+	mu      sync.Mutex // guards the fields below
+	holding bool
+	frames  []frame
+	bytes   int
+	err     error // why reading ended
+}
+
+// dial opens the stream. It returns the time by the upstream's clock, zero when
+// unknown. The error is a *failure.
+func (s *Source) dial(ctx context.Context, token secret, since string) (*stream, time.Time, error) {
+	u := *s.ws
+	q := url.Values{"format": {"event_v1"}}
+	header := http.Header{}
+	if s.byKey {
+		header.Set("X-Api-Key", s.key.reveal())
+	} else {
+		q.Set("token", token.reveal())
+	}
+	if len(s.types) > 0 {
+		q.Set("types", strings.Join(s.types, ","))
+	}
+	if since != "" {
+		q.Set("since", since)
+	}
+	u.RawQuery = q.Encode()
+
+	g := &guard{caller: ctx}
+	d := websocket.Dialer{
+		Proxy:            http.ProxyFromEnvironment,
+		NetDialContext:   g.dial,
+		TLSClientConfig:  s.tls,
+		HandshakeTimeout: handshakeTimeout,
+	}
+	conn, resp, err := d.DialContext(ctx, u.String(), header)
+	if err != nil {
+		g.lift()
+		return nil, time.Time{}, s.dialError(resp, err, token, since != "")
+	}
+	if !g.lift() || resp.Header.Get("Sec-Websocket-Extensions") != "" {
+		// The read limit counts compressed bytes, so compression that we never
+		// asked for would be a way around it.
+		_ = conn.Close()
+		return nil, time.Time{}, &failure{class: down, text: "dial: interrupted, or an extension nobody asked for"}
+	}
+	date, _ := http.ParseTime(resp.Header.Get("Date")) // zero when there is none
+	return newStream(conn, &s.tune), date, nil
+}
+
+func (s *Source) dialError(resp *http.Response, err error, token secret, since bool) *failure {
+	if resp == nil || !errors.Is(err, websocket.ErrBadHandshake) || resp.StatusCode == http.StatusSwitchingProtocols {
+		return &failure{class: down, text: "dial: " + redact(err.Error(), s.key, token)}
+	}
+	body := make([]byte, 1024) // the library kept no more
+	n, _ := resp.Body.Read(body)
+	f := classify("dial", resp.StatusCode, resp.Header, body[:n], since, time.Now())
+	f.text = redact(f.text, s.key, token)
+	return f
+}
+
+// A guard is between the dialer and its connection: the library bounds neither
+// the size of the answer to a handshake nor lets a context interrupt it.
+type guard struct {
+	net.Conn
+	caller context.Context // the dialer's own one ends with every handshake
+	left   int             // bytes the handshake may still read; < 0: no limit
+	detach func() bool     // from caller
+}
+
+func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	g.Conn, g.left = conn, maxHandshakeBytes
+	g.detach = context.AfterFunc(g.caller, func() { _ = conn.Close() })
+	return g, nil
+}
+
+// lift ends the guarding. It says whether the connection is still good.
+func (g *guard) lift() bool {
+	g.left = -1
+	return g.detach == nil || g.detach()
+}
+
+func (g *guard) Read(p []byte) (int, error) {
+	if g.left < 0 {
+		return g.Conn.Read(p)
+	}
+	if g.left == 0 {
+		return 0, fmt.Errorf("handshake answer over %d bytes", maxHandshakeBytes)
+	}
+	n, err := g.Conn.Read(p[:min(len(p), g.left)])
+	g.left -= n
+	return n, err
+}
+
+func newStream(conn *websocket.Conn, tune *tuning) *stream {
+	st := &stream{
+		conn: conn, tune: tune, holding: true,
+		stop: make(chan struct{}), more: make(chan struct{}, 1), room: make(chan struct{}, 1),
+	}
+	conn.SetReadLimit(readLimitBytes)
+	conn.SetPongHandler(func(string) error { return st.extend() })
+	answer := conn.PingHandler()
+	conn.SetPingHandler(func(data string) error {
+		if err := st.extend(); err != nil {
+			return err
+		}
+		return answer(data)
+	})
+	st.wg.Go(st.readLoop)
+	st.wg.Go(st.pingLoop)
+	return st
+}
+
+// close ends the socket and waits for its goroutines.
+func (st *stream) close() {
+	close(st.stop)
+	goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+	_ = st.conn.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(closeTimeout)) // courtesy
+	_ = st.conn.Close()
+	st.wg.Wait()
+}
+
+func (st *stream) extend() error {
+	return st.conn.SetReadDeadline(time.Now().Add(st.tune.silence))
+}
+
+func (st *stream) readLoop() {
+	for {
+		err := st.readOnce()
+		if err == nil {
+			continue
+		}
+		st.mu.Lock()
+		st.err = err
+		st.mu.Unlock()
+		wake(st.more)
+		// The socket is of no use any more; the upstream should know at once, for
+		// a backfill may take minutes.
+		_ = st.conn.Close()
+		return
+	}
+}
+
+// readOnce sets the deadline anew before it reads: the time that passed while
+// the buffer was full is not the upstream's silence.
+func (st *stream) readOnce() error {
+	if err := st.waitForRoom(); err != nil {
+		return err
+	}
+	if err := st.extend(); err != nil {
+		return err
+	}
+	kind, data, err := st.conn.ReadMessage()
+	if err != nil {
+		return err
+	}
+	st.mu.Lock()
+	st.frames = append(st.frames, frame{data: data, binary: kind != websocket.TextMessage, received: time.Now()})
+	st.bytes += len(data)
+	st.mu.Unlock()
+	wake(st.more)
+	return nil
+}
+
+func (st *stream) waitForRoom() error {
+	for {
+		st.mu.Lock()
+		overflow := st.holding && (len(st.frames) >= st.tune.holdFrames || st.bytes >= st.tune.holdBytes)
+		full := !st.holding && (len(st.frames) >= st.tune.queueFrames || st.bytes >= st.tune.queueBytes)
+		st.mu.Unlock()
+		if overflow {
+			return errOverflow
+		}
+		if !full {
+			return nil
+		}
+		select {
+		case <-st.room:
+		case <-st.stop:
+			return net.ErrClosed
+		}
+	}
+}
+
+func (st *stream) pingLoop() {
+	t := time.NewTicker(st.tune.ping)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			_ = st.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(controlTimeout)) // silence will tell
+		case <-st.stop:
+			return
+		}
+	}
+}
+
+// release ends the holding.
+func (st *stream) release() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.holding = false
+}
+
+// take returns what was read since the last take, and why reading ended, if it
+// did; no frame comes after that.
+func (st *stream) take() ([]frame, error) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	frames := st.frames
+	st.frames, st.bytes = nil, 0
+	wake(st.room)
+	return frames, st.err
+}
+
+// held returns what take would, and leaves it there.
+func (st *stream) held() []frame {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.frames[:len(st.frames):len(st.frames)]
+}
+
+// ended returns why reading ended, or nil.
+func (st *stream) ended() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.err
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
