@@ -183,8 +183,10 @@ func TestMintRefusesWhatVerifyWould(t *testing.T) {
 		"too large":           change(func(c *Claims) { c.Orders = slices.Repeat([]string{strings.Repeat("o", 128)}, MaxOrders) }),
 		"no iat":              change(func(c *Claims) { c.IssuedAt = time.Time{} }),
 		"before 1970":         change(func(c *Claims) { c.IssuedAt = time.Unix(-5, 0) }),
-		"far future": {Kind: KindStream, Customer: "c", IssuedAt: time.Unix(1<<41, 0),
-			ExpiresAt: time.Unix(1<<41+60, 0)},
+		"far future": {
+			Kind: KindStream, Customer: "c", IssuedAt: time.Unix(1<<41, 0),
+			ExpiresAt: time.Unix(1<<41+60, 0),
+		},
 	} {
 		if token, err := r.Mint(c); !errors.Is(err, ErrInvalidClaims) || token != "" {
 			t.Errorf("%s: Mint = %q, %v, want ErrInvalidClaims", name, token, err)

@@ -97,8 +97,10 @@ func TestBadFiles(t *testing.T) {
 		"key in no section":      {"retention_events: 5\n", `FILE:1: unknown key "retention_events"; the nearest valid key is "log.retention_events"`},
 		"unknown section":        {"upstram:\n  api_key: x\n", `FILE:1: unknown key "upstram"; the nearest valid key is "stream"`},
 		"value joined to key":    {"auth: {token_secret=c0ffee00}\n", `FILE:1: unknown key "auth.token_secret…"; the nearest valid key is "auth.token_secret"`},
-		"duplicate": {"listen: \":80\"\nlog:\n  level: info\n  level: warn\nlisten: \":81\"\n",
-			"FILE:4: \"log.level\" is here for the second time, after line 3; keep one\nFILE:5: \"listen\" is here for the second time, after line 1; keep one"},
+		"duplicate": {
+			"listen: \":80\"\nlog:\n  level: info\n  level: warn\nlisten: \":81\"\n",
+			"FILE:4: \"log.level\" is here for the second time, after line 3; keep one\nFILE:5: \"listen\" is here for the second time, after line 1; keep one",
+		},
 		"several": {"listen: 80\nlog:\n  retention_events: many\nadmin:\n  pprof: yes\nleader: {lease: 5}\n", `FILE:3: log.retention_events: "many" is not a whole number
 FILE:5: admin.pprof: "yes" is neither true nor false
 FILE:6: leader.lease: "5" is not a duration; write a number and its unit, such as 90s, 5m or 24h
@@ -275,8 +277,11 @@ upstream: {api_url: "https://file.io", api_key: ck_file}
 		"list":                  {path, []string{"GATEWAY_CORS_ORIGINS= https://c.com ,,https://d.com"}, nil, origins, "https://c.com https://d.com"},
 		"api_url, file":         {path, nil, nil, apiURL, "https://file.io wss://file.io"},
 		"api_url, Pepay's name": {path, []string{"PEPAY_API_URL=http://pepay.io:3000"}, nil, apiURL, "http://pepay.io:3000 ws://pepay.io:3000"},
-		"api_url, both": {path, []string{"PEPAY_API_URL=https://pepay.io", "PEPAY_WS_URL=wss://ws.pepay.io", "GATEWAY_UPSTREAM_API_URL=https://gw.io"},
-			nil, apiURL, "https://gw.io wss://ws.pepay.io"},
+		"api_url, both": {
+			path,
+			[]string{"PEPAY_API_URL=https://pepay.io", "PEPAY_WS_URL=wss://ws.pepay.io", "GATEWAY_UPSTREAM_API_URL=https://gw.io"},
+			nil, apiURL, "https://gw.io wss://ws.pepay.io",
+		},
 		"key, file":         {path, []string{"GATEWAY_UPSTREAM_API_KEY="}, nil, key, "ck_file"},
 		"key, Pepay's name": {path, []string{"GATEWAY_UPSTREAM_API_KEY=", "PEPAY_COMMERCE_API_KEY=ck_pepay"}, nil, key, "ck_pepay"},
 		"key, both":         {path, []string{"PEPAY_COMMERCE_API_KEY=ck_pepay"}, nil, key, "ck_c0ffee00"},
@@ -303,11 +308,16 @@ func TestBadEnvironment(t *testing.T) {
 		"Pepay's name": {[]string{"PEPAY_API_URL=x"}, nil, "PEPAY_API_URL: upstream.api_url: must be a URL that starts with https:// or http://; write for example https://api-beta.pepay.io"},
 		"keys":         {[]string{"GATEWAY_AUTH_API_KEYS=[{name: 'c0ffee00"}, nil, "GATEWAY_AUTH_API_KEYS: auth.api_keys: this is not YAML: could not find end character of single-quoted text; write a list such as [{name: shop, …}]"},
 		"unknown flag": {nil, map[string]string{"log.leve": "info"}, `flag log.leve: unknown key "log.leve"; the nearest valid key is "log.level"`},
-		"secret flag": {nil, map[string]string{"auth.api_key": "c0ffee00"},
-			"flag auth.api_key: a secret on the command line is seen by everybody on the machine; use GATEWAY_AUTH_API_KEY or GATEWAY_AUTH_API_KEY_FILE"},
+		"secret flag": {
+			nil,
+			map[string]string{"auth.api_key": "c0ffee00"},
+			"flag auth.api_key: a secret on the command line is seen by everybody on the machine; use GATEWAY_AUTH_API_KEY or GATEWAY_AUTH_API_KEY_FILE",
+		},
 		"flag": {nil, map[string]string{"stale_limit": "1"}, `flag stale_limit: stale_limit: "1" is not a duration; write a number and its unit, such as 90s, 5m or 24h`},
-		"Kubernetes": {[]string{"GATEWAY_SERVICE_HOST=10.0.0.1", "GATEWAY_SERVICE_PORT_HTTP=80", "GATEWAY_PORT=tcp://10.0.0.1:80",
-			"GATEWAY_PORT_80_TCP=tcp://10.0.0.1:80", "GATEWAY_PORT_80_TCP_ADDR=10.0.0.1", "GATEWAY_ADMIN_SERVICE_PORT=9090"}, nil, ""},
+		"Kubernetes": {[]string{
+			"GATEWAY_SERVICE_HOST=10.0.0.1", "GATEWAY_SERVICE_PORT_HTTP=80", "GATEWAY_PORT=tcp://10.0.0.1:80",
+			"GATEWAY_PORT_80_TCP=tcp://10.0.0.1:80", "GATEWAY_PORT_80_TCP_ADDR=10.0.0.1", "GATEWAY_ADMIN_SERVICE_PORT=9090",
+		}, nil, ""},
 		"no Kubernetes": {[]string{"GATEWAY_PORT=80"}, nil, "GATEWAY_PORT: unknown variable; the nearest valid one is GATEWAY_NODE"},
 	} {
 		_, err := Load("", required(tt.env...), tt.flags)
@@ -352,14 +362,22 @@ func TestSecretFromFile(t *testing.T) {
 		env  []string
 		want string
 	}{
-		"both": {[]string{"GATEWAY_AUTH_TOKEN_SECRET_FILE=" + path},
-			"GATEWAY_AUTH_TOKEN_SECRET: is set, and so is GATEWAY_AUTH_TOKEN_SECRET_FILE; keep one"},
-		"gone": {[]string{"GATEWAY_AUTH_TOKEN_SECRET=", "GATEWAY_AUTH_TOKEN_SECRET_FILE=" + tokenSecret},
-			"GATEWAY_AUTH_TOKEN_SECRET_FILE: the file that it names cannot be read: no such file or directory"},
-		"empty": {[]string{"GATEWAY_REDIS_URL=", "GATEWAY_REDIS_URL_FILE=" + write(t, "secret", " \n")},
-			"GATEWAY_REDIS_URL_FILE: the file that it names is empty"},
-		"short": {[]string{"GATEWAY_AUTH_API_KEY=", "GATEWAY_AUTH_API_KEY_FILE=" + write(t, "secret", "c0ffee00")},
-			"GATEWAY_AUTH_API_KEY_FILE: auth.api_key: has 8 bytes and needs at least 16, for example from: openssl rand -hex 32"},
+		"both": {
+			[]string{"GATEWAY_AUTH_TOKEN_SECRET_FILE=" + path},
+			"GATEWAY_AUTH_TOKEN_SECRET: is set, and so is GATEWAY_AUTH_TOKEN_SECRET_FILE; keep one",
+		},
+		"gone": {
+			[]string{"GATEWAY_AUTH_TOKEN_SECRET=", "GATEWAY_AUTH_TOKEN_SECRET_FILE=" + tokenSecret},
+			"GATEWAY_AUTH_TOKEN_SECRET_FILE: the file that it names cannot be read: no such file or directory",
+		},
+		"empty": {
+			[]string{"GATEWAY_REDIS_URL=", "GATEWAY_REDIS_URL_FILE=" + write(t, "secret", " \n")},
+			"GATEWAY_REDIS_URL_FILE: the file that it names is empty",
+		},
+		"short": {
+			[]string{"GATEWAY_AUTH_API_KEY=", "GATEWAY_AUTH_API_KEY_FILE=" + write(t, "secret", "c0ffee00")},
+			"GATEWAY_AUTH_API_KEY_FILE: auth.api_key: has 8 bytes and needs at least 16, for example from: openssl rand -hex 32",
+		},
 	} {
 		_, err := Load("", required(tt.env...), nil)
 		if diff := cmp.Diff(tt.want, fmt.Sprint(err)); diff != "" {

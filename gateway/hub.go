@@ -41,7 +41,6 @@ type Hub struct {
 	tip     *Frame        // of pos; made when first asked for
 	moved   chan struct{} // closed when pos changes; nil while nobody waits
 	scratch []*Frame
-	resetAt time.Time // when all subscribers were last reset
 
 	delivered, slow, resets, rewinds atomic.Int64
 }
@@ -174,7 +173,6 @@ func (h *Hub) offerLocked(s *Subscriber, it *item, before Position) {
 // resetLocked moves to p without continuity: every subscriber is told.
 func (h *Hub) resetLocked(p Position, reason string) {
 	h.resets.Add(1)
-	h.resetAt = time.Now()
 	why := &ResetError{Reason: reason}
 	h.index.all(func(s *Subscriber) { h.detachLocked(s, p, why) })
 	h.ring.reset(p.Seq)
@@ -325,11 +323,4 @@ func (h *Hub) codecFor(key string) *CursorCodec {
 		return nil
 	}
 	return c
-}
-
-// sinceReset returns how many subscribers a reset of all must spread over, and when it was.
-func (h *Hub) lastReset() (time.Time, int) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.resetAt, h.index.count
 }

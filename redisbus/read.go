@@ -34,8 +34,10 @@ func (b *Bus) Read(ctx context.Context, from gateway.ReadFrom, count int) (gatew
 		return page, err
 	}
 	if named := text(r, 9); named != "" && !b.allowed(ctx, from.Scope, named) {
-		return gateway.Page{Status: gateway.PageUnknown, Start: gateway.Position{Epoch: page.Start.Epoch, Seq: page.Tip},
-			Tip: page.Tip, Key: page.Key, Health: page.Health, Leader: page.Leader}, nil
+		return gateway.Page{
+			Status: gateway.PageUnknown, Start: gateway.Position{Epoch: page.Start.Epoch, Seq: page.Tip},
+			Tip: page.Tip, Key: page.Key, Health: page.Health, Leader: page.Leader,
+		}, nil
 	}
 	return page, nil
 }

@@ -1,0 +1,593 @@
+package downstream
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"pepay-gateway/gateway"
+)
+
+const (
+	expiryNotice = 60 * time.Second // before the session ends the client is told
+	logRetry     = time.Second      // between two tries to reach the log
+	// A client that fell behind maxSlow times within slowWindow is told to come
+	// back when it can keep up.
+	maxSlow    = 3
+	slowWindow = time.Minute
+	// resetsPerSecond spreads the snapshots after a reset of everybody, for at
+	// most resetSpread.
+	resetsPerSecond = 500
+	resetSpread     = 10 * time.Second
+)
+
+// askAgain is when an unanswered look-up is asked for again.
+var askAgain = [...]time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Second}
+
+// A sink writes one stream to one connection. Its methods are for the session's
+// goroutine, but for abort. A write has a deadline, and after the first that
+// failed the connection is of no use.
+type sink interface {
+	// start begins the stream and starts reading what the client sends.
+	start(*session) error
+	// event writes an event; bare means without its cursor.
+	event(f *gateway.Frame, bare bool) error
+	// tip writes a tip with its cursor.
+	tip(*gateway.Frame) error
+	// control writes a control; cursor is where the client's moves, if not empty.
+	control(v any, cursor string) error
+	// ping asks for a sign of life, if the transport has such a thing.
+	ping() error
+	// finish says goodbye, closes, and waits for the reader.
+	finish(*session, *ending)
+	// abort closes at once. Safe for concurrent use.
+	abort()
+}
+
+// A request is what a client may send.
+type request struct {
+	ping  bool
+	token string
+}
+
+// A session is one stream: hello, snapshot or replay, live, end. The same loop
+// serves both transports.
+type session struct {
+	*admission
+	server   *Server
+	sink     sink
+	ctx      context.Context // its cause is an *ending
+	cancel   context.CancelCauseFunc
+	requests chan request // what the reader lets pass
+	started  time.Time
+
+	// For the session's goroutine only.
+	sub       *gateway.Subscriber
+	health    gateway.Health
+	changed   <-chan struct{}          // closed when health is old
+	told      gateway.State            // status last told
+	asks      map[gateway.Ask]struct{} // what the snapshot still lacks
+	asked     int                      // times
+	replaying bool                     // replay_complete has yet to be said
+	slow      []time.Time              // when the client fell behind
+	broken    bool                     // a write failed
+	frames    int64
+	beat      *time.Timer
+	expiring  *time.Timer
+	expiry    *time.Timer
+	askTimer  *time.Timer
+}
+
+func (s *Server) newSession(a *admission, to sink) *session {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return &session{
+		admission: a, server: s, sink: to, ctx: ctx, cancel: cancel,
+		requests: make(chan request, 1), started: time.Now(),
+	}
+}
+
+// end ends the session. The first call counts. Safe for concurrent use.
+func (s *session) end(e *ending) { s.cancel(e) }
+
+// run serves the stream until it ends.
+func (s *session) run() {
+	s.server.counts.streams.Add(1)
+	err := s.stream()
+	var e *ending
+	if !errors.As(err, &e) {
+		e = errBroken
+	}
+	s.end(e)
+	s.goodbye(e)
+	s.server.counts.closed(e)
+	s.server.log.Info("stream ended", "transport", transportName(s.transport), "route", s.path, "ip", s.ip.String(),
+		"scope", s.server.scopeID(s.scope), "reason", e.reason, "code", e.code, "events", s.frames,
+		"ms", time.Since(s.started).Milliseconds())
+}
+
+func transportName(t gateway.Transport) string {
+	if t == gateway.WS {
+		return "ws"
+	}
+	return "sse"
+}
+
+func (s *session) goodbye(e *ending) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.server.panicked(v)
+			s.sink.abort()
+		}
+	}()
+	s.sink.finish(s, e)
+}
+
+// stream serves until something ends it, and returns that.
+func (s *session) stream() (err error) {
+	s.expiry = time.AfterFunc(time.Until(s.sessions), func() { s.end(ended(errSessionEnded)) })
+	s.expiring = time.NewTimer(time.Until(s.sessions) - expiryNotice)
+	s.beat = time.NewTimer(s.nextBeat())
+	s.askTimer = time.NewTimer(0)
+	s.askTimer.Stop()
+	defer func() {
+		if v := recover(); v != nil {
+			s.server.panicked(v)
+			err = ended(errInternal)
+		}
+		s.expiry.Stop()
+		s.expiring.Stop()
+		s.beat.Stop()
+		s.askTimer.Stop()
+		if s.sub != nil {
+			s.sub.Close()
+		}
+		// A write that failed because the client had left is no failure.
+		if cause := context.Cause(s.ctx); cause != nil {
+			err = cause
+		}
+	}()
+	if err := s.wrote(s.sink.start(s)); err != nil {
+		return err
+	}
+	if err := s.open(); err != nil {
+		return err
+	}
+	return s.loop(s.sub.Queue(), s.sub.Detached(), nil)
+}
+
+// wrote notes what became of a write.
+func (s *session) wrote(err error) error {
+	if err == nil {
+		return nil
+	}
+	s.broken = true
+	return errBroken
+}
+
+// open brings the stream from hello to live.
+func (s *session) open() error {
+	node := s.server.node
+	s.sub = node.Subscribe(s.scope)
+	start, away := s.locate()
+	s.health, s.changed = node.Health()
+	if err := s.hello(start); err != nil {
+		return err
+	}
+	switch {
+	case start.Resumed:
+		s.sub.Seek(start.Pos)
+		s.server.counts.replays.Add(1)
+	case away != nil && s.resumable && !s.snapshots():
+		// Only the log can tell where it goes on, and there is nothing to start
+		// anew from: the client keeps its place and asks again.
+		return turnedAway(errLogAway)
+	case away != nil && s.resumable:
+		start.Reason = "unknown"
+		fallthrough
+	case s.resumable:
+		if err := s.reset(start.Reason); err != nil {
+			return err
+		}
+	case s.snapshots():
+		if err := s.snapshot(""); err != nil {
+			return err
+		}
+	case away != nil:
+		if err := s.awaitNode(); err != nil {
+			return err
+		}
+	}
+	s.replaying = true
+	return s.catchUp()
+}
+
+// locate resolves where the stream starts. An error means that the log is out of
+// reach, and was needed.
+func (s *session) locate() (gateway.Start, error) {
+	node := s.server.node
+	if err := node.Ready(); err != nil {
+		return gateway.Start{}, err
+	}
+	if !s.resumable {
+		return gateway.Start{}, nil
+	}
+	if !validSince(s.since) {
+		return gateway.Start{Reason: "unknown"}, nil
+	}
+	return node.Locate(s.ctx, s.since, s.scope)
+}
+
+func (s *session) hello(start gateway.Start) error {
+	s.told = s.health.State
+	if !s.controls {
+		return nil
+	}
+	pos := s.sub.Position()
+	if start.Resumed {
+		pos = start.Pos
+	}
+	// No cursor on the frame: what it stands for has not been written yet.
+	return s.wrote(s.sink.control(helloControl{
+		control: controlOf("hello"), Resumed: start.Resumed, Cursor: cursorText(s.server.node.Cursor(pos)),
+		Status: string(s.told), HeartbeatMS: s.server.cfg.Heartbeat.Milliseconds(),
+		SessionExpiresAt: s.sessions.Unix(),
+		ScopeID:          s.server.scopeID(s.grant.scope),
+	}, ""))
+}
+
+// awaitNode waits until this node has a position to start from.
+func (s *session) awaitNode() error {
+	for s.server.node.Ready() != nil {
+		if err := s.pause(logRetry); err != nil {
+			return err
+		}
+	}
+	s.sub = s.server.node.Subscribe(s.scope)
+	return nil
+}
+
+// reset tells the client that continuity cannot be proven, and starts it anew.
+func (s *session) reset(reason string) error {
+	if s.snapshots() {
+		return s.snapshot(reason)
+	}
+	return s.sayReset(reason)
+}
+
+func (s *session) sayReset(reason string) error {
+	s.server.counts.resets.Add(1)
+	return s.wrote(s.sink.control(resetControl{controlOf("reset"), reason}, ""))
+}
+
+// snapshot sends the state of the orders in scope, after a reset if there is a
+// reason for one. While the log is out of reach it waits.
+func (s *session) snapshot(reason string) error {
+	for {
+		snap, err := s.server.node.Snapshot(s.ctx, s.scope)
+		if err == nil {
+			return s.sendSnapshot(snap, reason)
+		}
+		if err := s.pause(logRetry); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) sendSnapshot(snap gateway.ScopedSnapshot, reason string) error {
+	if reason != "" {
+		if err := s.sayReset(reason); err != nil {
+			return err
+		}
+	}
+	s.server.counts.snapshots.Add(1)
+	if s.controls {
+		if err := s.wrote(s.sink.control(snapshotControl{
+			controlOf("snapshot"), len(snap.Frames), snap.Complete, snap.Truncated,
+		}, "")); err != nil {
+			return err
+		}
+	}
+	for _, f := range snap.Frames {
+		if err := s.writeEvent(f); err != nil {
+			return err
+		}
+	}
+	s.sub.Seek(snap.Pos)
+	s.askFor(snap)
+	return s.status()
+}
+
+// askFor asks for what the snapshot lacks. Until it came the client's cursor
+// does not move: whoever reconnects before that gets the snapshot again.
+func (s *session) askFor(snap gateway.ScopedSnapshot) {
+	s.asks, s.asked = nil, 0
+	s.askTimer.Stop()
+	if snap.Complete {
+		return
+	}
+	s.server.counts.incomplete.Add(1)
+	s.asks = make(map[gateway.Ask]struct{}, len(snap.Asks))
+	for _, a := range snap.Asks {
+		s.asks[a] = struct{}{}
+	}
+	s.ask()
+}
+
+func (s *session) ask() {
+	asks := make([]gateway.Ask, 0, len(s.asks))
+	for a := range s.asks {
+		asks = append(asks, a)
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, logRetry)
+	defer cancel()
+	_ = s.server.node.Ask(ctx, asks) // a hint; it is repeated
+	s.askTimer.Reset(askAgain[min(s.asked, len(askAgain)-1)])
+	s.asked++
+}
+
+func (s *session) incomplete() bool { return len(s.asks) > 0 }
+
+// covered notes that a look-up was answered; the answer came before it.
+func (s *session) covered(a gateway.Ask) error {
+	if _, waiting := s.asks[a]; !waiting {
+		return nil
+	}
+	delete(s.asks, a)
+	if s.incomplete() {
+		return nil
+	}
+	s.askTimer.Stop()
+	s.sub.Tip() // the cursor may move now
+	return s.status()
+}
+
+// status tells the client how fresh its events are, when that is news.
+func (s *session) status() error {
+	h := s.health
+	if h.State == gateway.Live && s.incomplete() {
+		h = gateway.Health{State: gateway.CatchingUp, Reason: "snapshot_incomplete", Since: time.Now()}
+	}
+	if !s.controls || h.State == s.told {
+		return nil
+	}
+	s.told = h.State
+	return s.wrote(s.sink.control(statusControl{
+		controlOf("status"), string(h.State), h.Reason, h.Since.UnixMilli(),
+	}, ""))
+}
+
+// catchUp writes what the client has missed and makes the stream live.
+func (s *session) catchUp() error {
+	for {
+		err := s.sub.CatchUp(s.ctx, s.write)
+		var reset *gateway.ResetError
+		switch {
+		case err == nil:
+			if s.replaying {
+				s.sub.Tip() // becomes replay_complete, behind what attaching queued
+			}
+			return nil
+		case s.ctx.Err() != nil:
+			return context.Cause(s.ctx)
+		case s.broken:
+			return errBroken
+		case errors.Is(err, gateway.ErrBusy):
+			return turnedAway(errOverloaded)
+		case errors.As(err, &reset):
+			if err := s.fellBehind(); err != nil {
+				return err
+			}
+			if err := s.reset(reset.Reason); err != nil {
+				return err
+			}
+			s.replaying = true
+		default: // the log is out of reach
+			if err := s.pause(logRetry); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// loop serves everything that happens to a stream. Without a queue it is not
+// live, and until ends the wait.
+func (s *session) loop(queue <-chan *gateway.Frame, detached <-chan struct{}, until <-chan time.Time) error {
+	for {
+		var err error
+		select {
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		case <-until:
+			return nil
+		case f := <-queue:
+			err = s.writeLive(f, queue)
+		case <-detached:
+			err = s.reattach(queue)
+		case <-s.changed:
+			s.health, s.changed = s.server.node.Health()
+			err = s.status()
+		case <-s.beat.C:
+			err = s.heartbeat(queue != nil)
+		case <-s.expiring.C:
+			err = s.sayExpiring()
+		case <-s.askTimer.C:
+			s.ask()
+		case r := <-s.requests:
+			err = s.handle(r, queue != nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// pause is the loop of a stream that is not live, for d.
+func (s *session) pause(d time.Duration) error {
+	t := time.NewTimer(d/2 + rand.N(d/2))
+	defer t.Stop()
+	return s.loop(nil, nil, t.C)
+}
+
+func (s *session) writeLive(f *gateway.Frame, queue <-chan *gateway.Frame) error {
+	if err := s.write(f); err != nil {
+		return err
+	}
+	if f.HubAt != 0 && f.Event != nil {
+		s.server.node.Lag.Write.Observe(time.Since(time.UnixMilli(f.Event.Received)))
+	}
+	if s.replaying && len(queue) == 0 {
+		s.sub.Tip() // the first found no room
+	}
+	return nil
+}
+
+// write writes what comes from the log.
+func (s *session) write(f *gateway.Frame) error {
+	switch f.Kind {
+	case gateway.FrameCovered:
+		return s.covered(f.Covered)
+	case gateway.FrameTip:
+		return s.writeTip(f)
+	}
+	return s.writeEvent(f)
+}
+
+func (s *session) writeEvent(f *gateway.Frame) error {
+	if err := s.wrote(s.sink.event(f, s.incomplete())); err != nil {
+		return err
+	}
+	s.frames++
+	s.server.counts.frames.Add(1)
+	return nil
+}
+
+// writeTip writes a tip. The first after a replay says that this is over.
+func (s *session) writeTip(f *gateway.Frame) error {
+	cursor := f.Cursor
+	if s.incomplete() {
+		cursor = ""
+	}
+	kind := "tip"
+	if s.replaying {
+		s.replaying, kind = false, "replay_complete"
+	}
+	switch {
+	case !s.controls:
+		return nil
+	case kind == "tip" && cursor != "":
+		return s.wrote(s.sink.tip(f))
+	}
+	return s.wrote(s.sink.control(cursorControl{controlOf(kind), cursorText(cursor)}, cursor))
+}
+
+// reattach brings a stream that the hub has detached back to the tip.
+func (s *session) reattach(queue <-chan *gateway.Frame) error {
+	for len(queue) > 0 {
+		if err := s.write(<-queue); err != nil {
+			return err
+		}
+	}
+	var reset *gateway.ResetError
+	if errors.As(s.sub.Why(), &reset) {
+		s.replaying = true
+		return s.startAnew(reset.Reason)
+	}
+	if err := s.fellBehind(); err != nil {
+		return err
+	}
+	s.server.counts.slow.Add(1)
+	return s.catchUp()
+}
+
+// startAnew starts over from a snapshot, together with all others of this node:
+// spread, so that the log is not asked for all of them at once.
+func (s *session) startAnew(reason string) error {
+	if s.snapshots() {
+		ws, sse, _ := s.server.streams.open()
+		spread := time.Duration(ws+sse) * time.Second / resetsPerSecond
+		if err := s.pause(min(spread, resetSpread) + time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if err := s.reset(reason); err != nil {
+		return err
+	}
+	return s.catchUp()
+}
+
+// fellBehind counts that the client could not keep up; too often is too often.
+func (s *session) fellBehind() error {
+	now := time.Now()
+	s.slow = append(s.slow, now)
+	if len(s.slow) < maxSlow {
+		return nil
+	}
+	if now.Sub(s.slow[len(s.slow)-maxSlow]) <= slowWindow {
+		return ended(errTooSlow)
+	}
+	s.slow = s.slow[1:]
+	return nil
+}
+
+// nextBeat is when the client must hear something next: controls speak of at
+// most Heartbeat, others need a ping before proxies take them for idle.
+func (s *session) nextBeat() time.Duration {
+	d := s.server.cfg.Heartbeat
+	if !s.controls {
+		d = d * 5 / 3
+	}
+	return d - rand.N(d/5)
+}
+
+func (s *session) heartbeat(live bool) error {
+	s.beat.Reset(s.nextBeat())
+	if err := s.wrote(s.sink.ping()); err != nil {
+		return err
+	}
+	return s.offerTip(live)
+}
+
+// offerTip gives a sign of life. Live, it queues behind the events.
+func (s *session) offerTip(live bool) error {
+	switch {
+	case live:
+		s.sub.Tip()
+		return nil
+	case !s.controls:
+		return nil
+	}
+	return s.wrote(s.sink.control(cursorControl{controlOf("tip"), ""}, ""))
+}
+
+func (s *session) sayExpiring() error {
+	if !s.controls {
+		return nil
+	}
+	return s.wrote(s.sink.control(sessionControl{controlOf("token_expiring"), s.sessions.Unix()}, ""))
+}
+
+// handle answers what the client sent.
+func (s *session) handle(r request, live bool) error {
+	if r.ping {
+		return s.offerTip(live)
+	}
+	now := time.Now()
+	claims, err := s.server.keys.Verify(r.token, now)
+	if err != nil {
+		s.server.limiter.punish(s.ip, now)
+		return ended(errTokenInvalid)
+	}
+	if !extends(claims, s.claims, s.scope) {
+		return ended(errWiderToken)
+	}
+	if claims.SessionExpiresAt.After(s.sessions) {
+		s.sessions = claims.SessionExpiresAt
+		s.expiry.Reset(time.Until(s.sessions))
+		s.expiring.Reset(time.Until(s.sessions) - expiryNotice)
+	}
+	if !s.controls {
+		return nil
+	}
+	return s.wrote(s.sink.control(sessionControl{controlOf("token_accepted"), s.sessions.Unix()}, ""))
+}

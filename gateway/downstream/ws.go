@@ -1,0 +1,325 @@
+package downstream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	inner "github.com/fasthttp/websocket"
+	"github.com/gofiber/contrib/websocket"
+	"github.com/gofiber/fiber/v2"
+
+	"pepay-gateway/gateway"
+)
+
+const (
+	writeTimeout = 10 * time.Second // of one write, on both transports
+	// silence ends a WebSocket that has not even answered pings.
+	silence = 60 * time.Second
+	// closeWait is how long a client has to answer a close frame.
+	closeWait      = 2 * time.Second
+	maxMessage     = 4 << 10 // bytes; a token of 2 KiB and its wrapping
+	maxCloseReason = 123     // bytes, by RFC 6455
+	// A client may send messagesPerWindow messages, pings and pongs in messageWindow.
+	messagesPerWindow = 20
+	messageWindow     = 10 * time.Second
+	pingEvery         = time.Second // answered at most this often
+
+	wsReadBuffer  = 256 // clients send next to nothing
+	wsWriteBuffer = 4096
+	// maxRefusing bounds the refused clients that are being told so.
+	maxRefusing = 1024
+
+	admissionKey = "admission"
+)
+
+// serveWS returns the handler of the WebSocket endpoint.
+func (s *Server) serveWS() fiber.Handler {
+	upgrade := websocket.New(s.acceptWS, websocket.Config{
+		Subprotocols:    []string{subprotocol},
+		Origins:         []string{"*"}, // cors has looked; an empty list would allow everybody too
+		ReadBufferSize:  wsReadBuffer,
+		WriteBufferSize: wsWriteBuffer,
+		WriteBufferPool: &sync.Pool{},
+		RecoverHandler:  s.recoverWS,
+	})
+	return func(c *fiber.Ctx) error {
+		if !websocket.IsWebSocketUpgrade(c) {
+			return errUpgrade
+		}
+		origin, err := s.origin(c)
+		if err != nil {
+			return err
+		}
+		for _, p := range offeredSubprotocols(c) {
+			if len(p) > len(bearerPrefix) && p[:len(bearerPrefix)] == bearerPrefix && !offers(c, subprotocol) {
+				return errSubprotocol // a browser would not take an answer without one
+			}
+		}
+		a := s.admitStream(c, gateway.WS, origin, time.Now())
+		if a.refusal != nil && !s.tellsInBand(a, offers(c, subprotocol)) {
+			return a.refusal
+		}
+		c.Locals(admissionKey, a)
+		return upgrade(c)
+	}
+}
+
+func offers(c *fiber.Ctx, name string) bool {
+	for _, p := range offeredSubprotocols(c) {
+		if p == name {
+			return true
+		}
+	}
+	return false
+}
+
+// tellsInBand says whether a refusal is told after the upgrade, because a page
+// could not see it before. Past the handshake limit nobody gets that.
+func (s *Server) tellsInBand(a *admission, offered bool) bool {
+	return a.refusal != errHandshakes && (a.origin != "" || offered) && s.refusing.Load() < maxRefusing
+}
+
+// acceptWS is called by the library after the upgrade, in a goroutine of its
+// own. It keeps the inner connection alone: the library's wrapper serves another
+// client once this returns.
+func (s *Server) acceptWS(wrapper *websocket.Conn) {
+	a := wrapper.Locals(admissionKey).(*admission)
+	conn := wrapper.Conn
+	if a.refusal == nil {
+		w := &wsSink{conn: conn, done: make(chan struct{})}
+		sess := s.newSession(a, w)
+		if a.refusal = s.streams.add(sess); a.refusal == nil {
+			return
+		}
+		sess.end(errClientGone)
+	}
+	if !s.streams.spawn(func() { s.refuseWS(conn, a) }) {
+		_ = conn.Close() // nobody is left to tell
+	}
+}
+
+func (s *Server) recoverWS(wrapper *websocket.Conn) {
+	if v := recover(); v != nil {
+		s.panicked(v)
+		if wrapper.Conn != nil {
+			_ = wrapper.Conn.Close() // of no use any more
+		}
+	}
+}
+
+// refuseWS tells a client why it gets no stream.
+func (s *Server) refuseWS(conn *inner.Conn, a *admission) {
+	s.refusing.Add(1)
+	defer s.refusing.Add(-1)
+	defer func() {
+		if v := recover(); v != nil {
+			s.panicked(v)
+		}
+		_ = conn.Close() // the conversation is over
+	}()
+	s.counts.refused(a.refusal)
+	s.log.Info("stream refused", "transport", "ws", "route", a.path, "ip", a.ip.String(), "reason", a.refusal.code)
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if a.offered && roomless(a.refusal) {
+		_ = conn.WriteMessage(inner.TextMessage, encodeControl(disconnectOf(turnedAway(a.refusal))))
+	}
+	_ = conn.WriteMessage(inner.TextMessage, a.refusal.frame()) // the close below fails too, then
+	writeClose(conn, a.refusal.close, a.refusal.code)
+	_ = conn.SetReadDeadline(time.Now().Add(closeWait))
+	conn.SetReadLimit(maxMessage)
+	for {
+		if _, _, err := conn.NextReader(); err != nil {
+			return
+		}
+	}
+}
+
+func writeClose(conn *inner.Conn, code int, reason string) {
+	if len(reason) > maxCloseReason {
+		reason = reason[:maxCloseReason]
+	}
+	// A client that does not take it is closed anyway.
+	_ = conn.WriteControl(inner.CloseMessage, inner.FormatCloseMessage(code, reason), time.Now().Add(closeWait))
+}
+
+// A wsSink is the sink of a WebSocket.
+type wsSink struct {
+	conn *inner.Conn
+	done chan struct{} // closed when the reader has ended
+
+	// For the reader only.
+	window   time.Time // when the present messageWindow began
+	messages int       // in it
+	pinged   time.Time // when a ping was last let pass
+}
+
+func (w *wsSink) start(s *session) error {
+	go w.readLoop(s)
+	return nil
+}
+
+func (w *wsSink) text(data []byte) error {
+	_ = w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // always nil
+	return w.conn.WriteMessage(inner.TextMessage, data)
+}
+
+func (w *wsSink) prepared(f *gateway.Frame, encode func(*gateway.Frame) any) error {
+	m, ok := f.Encoded(gateway.WS, encode).(*inner.PreparedMessage)
+	if !ok {
+		return errors.New("downstream: frame not encoded")
+	}
+	_ = w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // always nil
+	return w.conn.WritePreparedMessage(m)
+}
+
+func (w *wsSink) event(f *gateway.Frame, _ bool) error { return w.prepared(f, encodeWSEvent) }
+
+func (w *wsSink) tip(f *gateway.Frame) error { return w.prepared(f, encodeWSTip) }
+
+func encodeWSEvent(f *gateway.Frame) any { return prepare(f.Event.Data) }
+
+func encodeWSTip(f *gateway.Frame) any { return prepare(encodeTip(f)) }
+
+func encodeTip(f *gateway.Frame) []byte {
+	return encodeControl(cursorControl{controlOf("tip"), cursorText(f.Cursor)})
+}
+
+func prepare(data []byte) any {
+	m, err := inner.NewPreparedMessage(inner.TextMessage, data)
+	if err != nil {
+		return nil // never: it is written to memory
+	}
+	return m
+}
+
+func (w *wsSink) control(v any, _ string) error { return w.text(encodeControl(v)) }
+
+func (w *wsSink) ping() error {
+	return w.conn.WriteControl(inner.PingMessage, nil, time.Now().Add(writeTimeout))
+}
+
+func (w *wsSink) finish(s *session, e *ending) {
+	if e.code != 0 {
+		w.sayEnd(s, e)
+		t := time.NewTimer(closeWait)
+		defer t.Stop()
+		select {
+		case <-w.done: // the client has closed
+		case <-t.C:
+		}
+	}
+	w.abort()
+	<-w.done
+}
+
+func (w *wsSink) sayEnd(s *session, e *ending) {
+	switch {
+	case e.retry > 0 && s.controls:
+		_ = w.control(disconnectOf(e), "") // the close says the rest
+	case e.retry == 0 && e.problem != nil:
+		_ = w.text(e.problem.frame())
+	}
+	writeClose(w.conn, e.code, e.reason)
+}
+
+func (w *wsSink) abort() { _ = w.conn.Close() } // nothing is left to lose
+
+// readLoop reads until the client leaves or breaks a rule. Once the session has
+// ended it only waits for the client's close frame.
+func (w *wsSink) readLoop(s *session) {
+	defer close(w.done)
+	defer func() {
+		if v := recover(); v != nil {
+			s.server.panicked(v)
+			s.end(ended(errInternal))
+		}
+	}()
+	w.conn.SetReadLimit(maxMessage)
+	w.heard()
+	// The handlers return no error: it would stick to the connection, and with it
+	// the client's close frame could not be read.
+	w.conn.SetPongHandler(func(string) error {
+		w.count(s)
+		return nil
+	})
+	w.conn.SetPingHandler(func(data string) error {
+		if w.count(s) {
+			// A client that does not take pongs is found by the writer.
+			_ = w.conn.WriteControl(inner.PongMessage, []byte(data), time.Now().Add(time.Second))
+		}
+		return nil
+	})
+	for {
+		kind, data, err := w.conn.ReadMessage()
+		if err != nil {
+			s.end(readEnding(err))
+			if errors.Is(err, inner.ErrReadLimit) {
+				w.discard() // a close with bytes unread would reset the connection
+			}
+			return
+		}
+		if w.count(s) {
+			w.pass(s, kind, data)
+		}
+	}
+}
+
+// pass hands a message to the session.
+func (w *wsSink) pass(s *session, kind int, data []byte) {
+	r, ok := parseRequest(data)
+	if kind != inner.TextMessage || !ok {
+		s.end(ended(errBadMessage))
+		return
+	}
+	if now := time.Now(); r.ping {
+		if now.Sub(w.pinged) < pingEvery {
+			return
+		}
+		w.pinged = now
+	}
+	select {
+	case s.requests <- r:
+	case <-s.ctx.Done():
+	}
+}
+
+// count takes one message from the client's budget and notes that it lives. It
+// is false when the session has ended.
+func (w *wsSink) count(s *session) bool {
+	if s.ctx.Err() != nil {
+		return false
+	}
+	now := time.Now()
+	if now.Sub(w.window) >= messageWindow {
+		w.window, w.messages = now, 0
+	}
+	if w.messages++; w.messages > messagesPerWindow {
+		s.end(ended(errTooManyMessages))
+		return false
+	}
+	w.heard()
+	return true
+}
+
+func (w *wsSink) heard() { _ = w.conn.SetReadDeadline(time.Now().Add(silence)) } // fails only when closed
+
+func (w *wsSink) discard() {
+	conn := w.conn.NetConn()
+	_ = conn.SetReadDeadline(time.Now().Add(closeWait)) // fails only when closed
+	_, _ = io.Copy(io.Discard, conn)                    // until the peer's close or the deadline
+}
+
+// readEnding says what an error of the reader means for the session.
+func readEnding(err error) *ending {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, inner.ErrReadLimit):
+		return &ending{code: inner.CloseMessageTooBig, reason: "MESSAGE_TOO_BIG"}
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return errSilent
+	}
+	return errClientGone
+}
