@@ -1,0 +1,65 @@
+// Chromium for the tests, and pages that remember what went wrong in them.
+
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+// What Chromium logs when a request fails, which is what faults are for.
+const networkNoise = /^Failed to load resource|net::ERR_|^WebSocket connection to|error during WebSocket|ERR_CONNECTION/;
+
+export function launch() {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    args: [
+      '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    ],
+  });
+}
+
+// Opens a page in a context of its own, which is closed after the test. The
+// test fails when the page logged an error or broke its policy; faulty says
+// that failed requests are part of the test.
+export async function open(t, browser, url, { faulty = false, ...options } = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  const problems = [];
+  page.on('pageerror', (err) => problems.push(String(err)));
+  page.on('dialog', (dialog) => problems.push(`dialog: ${dialog.message()}`));
+  page.on('console', (message) => {
+    if (!['error', 'warning'].includes(message.type())) return;
+    if (faulty && networkNoise.test(message.text())) return;
+    problems.push(message.text());
+  });
+  await context.exposeFunction('reportViolation', (text) => problems.push(`policy: ${text}`));
+  await context.addInitScript(() => {
+    addEventListener('securitypolicyviolation', (e) => globalThis.reportViolation(`${e.violatedDirective} ${e.blockedURI}`));
+  });
+  t.after(async () => {
+    await context.close();
+    assert.deepEqual(problems, [], 'errors logged by the page');
+  });
+  if (url) await page.goto(url);
+  return page;
+}
+
+// Writes a screenshot to the directory in SCREENSHOTS, when there is one.
+export async function screenshot(page, name) {
+  const dir = process.env.SCREENSHOTS;
+  if (!dir) return;
+  await mkdir(dir, { recursive: true });
+  await page.screenshot({ path: join(dir, `${name}.png`), fullPage: true });
+}
+
+export async function assertFits(page) {
+  const { scroll, client } = await page.evaluate(() => ({
+    scroll: document.documentElement.scrollWidth,
+    client: document.documentElement.clientWidth,
+  }));
+  assert.ok(scroll <= client, `page width = ${scroll}, want at most ${client}`);
+}
+
+export function waitForState(page, state) {
+  return page.locator(`#connection[data-state="${state}"]`).waitFor();
+}

@@ -1,0 +1,102 @@
+// Package web holds the two pages of the gateway, built into the binary: the
+// demo storefront of dev and the operations page of the admin listener.
+//
+// It serves files and nothing else: the APIs that the pages call belong to the
+// listener that mounts them.
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"io/fs"
+	"net/http"
+	"path"
+	"time"
+)
+
+// policy lets a page load its own files and talk to its own origin. WebSocket
+// needs its schemes spelled out, because not every browser counts ws: as 'self'.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
+	"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// contentTypes is our own table because the one in mime depends on the machine.
+var contentTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".html": "text/html; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
+//go:embed storefront ops shared
+var files embed.FS
+
+// Storefront serves the demo storefront at / and its files beside it; every
+// other path is 404. It answers GET and HEAD. The handler is safe for
+// concurrent use.
+func Storefront() http.Handler { return newSite("/", "storefront") }
+
+// Ops serves the operations page at /ops/ and its files below it; every other
+// path is 404. Mount it on "/ops/" without stripping the prefix. It answers GET
+// and HEAD. The handler is safe for concurrent use.
+func Ops() http.Handler { return newSite("/ops/", "ops") }
+
+// A site is a fixed set of files by URL path. It is never changed once made.
+type site map[string]file
+
+type file struct {
+	body        []byte
+	contentType string
+	etag        string
+}
+
+// newSite publishes dir and the shared files under base, and dir's index.html
+// as base itself.
+func newSite(base, dir string) site {
+	s := make(site)
+	for _, d := range []string{"shared", dir} {
+		entries, err := files.ReadDir(d)
+		if err != nil {
+			panic(err) // the directory is embedded: see above
+		}
+		for _, e := range entries {
+			s.add(base, path.Join(d, e.Name()))
+		}
+	}
+	return s
+}
+
+func (s site) add(base, name string) {
+	body, err := fs.ReadFile(files, name)
+	if err != nil {
+		panic(err) // the name came from the same tree
+	}
+	urlPath := base + path.Base(name)
+	if path.Base(name) == "index.html" {
+		urlPath = base
+	}
+	sum := sha256.Sum256(body)
+	s[urlPath] = file{body, contentTypes[path.Ext(name)], `"` + hex.EncodeToString(sum[:16]) + `"`}
+}
+
+func (s site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	f, ok := s[r.URL.Path]
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		h.Set("Allow", "GET, HEAD")
+		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+		return
+	}
+	h.Set("Cache-Control", "no-cache")
+	h.Set("Content-Type", f.contentType)
+	h.Set("ETag", f.etag)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))
+}
