@@ -356,8 +356,10 @@ func TestEmit(t *testing.T) {
 	if page, _ := r.list(url.Values{"starting_after": {"evt_example"}}); len(page) != 3 {
 		t.Errorf("%d events after the odd id, want 3", len(page))
 	}
-	for _, bad := range []string{`{"frame":"x","listed":true}`, `{"frame":"{}","listed":true}`, `{"repeat":-1}`,
-		fmt.Sprintf(`{"frame":%q,"listed":true}`, late)} {
+	for _, bad := range []string{
+		`{"frame":"x","listed":true}`, `{"frame":"{}","listed":true}`, `{"repeat":-1}`,
+		fmt.Sprintf(`{"frame":%q,"listed":true}`, late),
+	} {
 		if got, _, _ := r.call("POST", "/_devnet/emit", bad); got != 400 {
 			t.Errorf("emit %s = %d, want 400", bad, got)
 		}

@@ -25,21 +25,33 @@ func TestDecodeKeys(t *testing.T) {
 		name, object string
 		want         gateway.Keys
 	}{
-		{"minimal order", `{"object":"commerce_order","id":"o1","status":"shipped","invoice_id":"i1"}`,
-			gateway.Keys{Order: "o1", Invoice: "i1"}},
-		{"camel case order", `{"object":"commerce_order","orderId":"o1","invoiceId":"i1","customerId":"c1","walletAddress":"` + wallet + `","walletNetwork":"bsc"}`,
-			gateway.Keys{Order: "o1", Invoice: "i1", Customer: "c1", Wallet: lower, Network: "bsc"}},
-		{"snake case order", `{"object":"commerce_order","order_id":"o1","invoice_id":"i1","customer_id":"c1","wallet_address":"` + wallet + `","wallet_network":"bsc"}`,
-			gateway.Keys{Order: "o1", Invoice: "i1", Customer: "c1", Wallet: lower, Network: "bsc"}},
+		{
+			"minimal order", `{"object":"commerce_order","id":"o1","status":"shipped","invoice_id":"i1"}`,
+			gateway.Keys{Order: "o1", Invoice: "i1"},
+		},
+		{
+			"camel case order", `{"object":"commerce_order","orderId":"o1","invoiceId":"i1","customerId":"c1","walletAddress":"` + wallet + `","walletNetwork":"bsc"}`,
+			gateway.Keys{Order: "o1", Invoice: "i1", Customer: "c1", Wallet: lower, Network: "bsc"},
+		},
+		{
+			"snake case order", `{"object":"commerce_order","order_id":"o1","invoice_id":"i1","customer_id":"c1","wallet_address":"` + wallet + `","wallet_network":"bsc"}`,
+			gateway.Keys{Order: "o1", Invoice: "i1", Customer: "c1", Wallet: lower, Network: "bsc"},
+		},
 		{"null falls through", `{"object":"commerce_order","id":null,"orderId":"o1","customerId":null}`, gateway.Keys{Order: "o1"}},
 		{"object by type", `{"id":"o1","customerId":"c1"}`, gateway.Keys{Order: "o1", Customer: "c1"}},
-		{"numbers", `{"object":"commerce_order","id":17,"invoice_id":9007199254740993,"customerId":1.0e1}`,
-			gateway.Keys{Order: "17", Invoice: "9007199254740993", Customer: "10"}},
+		{
+			"numbers", `{"object":"commerce_order","id":17,"invoice_id":9007199254740993,"customerId":1.0e1}`,
+			gateway.Keys{Order: "17", Invoice: "9007199254740993", Customer: "10"},
+		},
 		{"numbers that are no ids", `{"object":"commerce_order","id":1.5,"invoice_id":1e999,"customerId":true}`, gateway.Keys{}},
-		{"invoice", `{"object":"invoice","id":"i1","commerce_order_id":"o1","customer_id":"c1","payer_wallet_address":"So1Ana","payer_wallet_network":"solana"}`,
-			gateway.Keys{Order: "o1", Invoice: "i1", Customer: "c1", Wallet: "So1Ana", Network: "solana"}},
-		{"invoice metadata is the merchant's", `{"object":"invoice","id":"i1","metadata":{"order_id":"o9","commerce_order_id":"o9","customer_id":"c9"},"order_id":"o8"}`,
-			gateway.Keys{Invoice: "i1"}},
+		{
+			"invoice", `{"object":"invoice","id":"i1","commerce_order_id":"o1","customer_id":"c1","payer_wallet_address":"So1Ana","payer_wallet_network":"solana"}`,
+			gateway.Keys{Order: "o1", Invoice: "i1", Customer: "c1", Wallet: "So1Ana", Network: "solana"},
+		},
+		{
+			"invoice metadata is the merchant's", `{"object":"invoice","id":"i1","metadata":{"order_id":"o9","commerce_order_id":"o9","customer_id":"c9"},"order_id":"o8"}`,
+			gateway.Keys{Invoice: "i1"},
+		},
 		{"payment", `{"object":"invoice_payment","id":"p1","invoice_id":"i1","settlement":{"network":"bsc"}}`, gateway.Keys{Invoice: "i1"}},
 		{"quote", `{"object":"payment_quote","invoice_id":"i1","network":"bsc","customer_id":"c1"}`, gateway.Keys{Invoice: "i1"}},
 		{"unknown object", `{"object":"novelty","id":"o1","customer_id":"c1"}`, gateway.Keys{}},
@@ -70,20 +82,34 @@ func TestDecodeEnvelope(t *testing.T) {
 		name, raw string
 		want      gateway.Event
 	}{
-		{"full", `{"id":"evt_1767225600123-7","object":"event","api_version":"2025-12-16","created":1767225600,"type":"invoice.updated","livemode":false,"data":{"object":{"object":"invoice"},"previous_attributes":{}}}`,
-			gateway.Event{ID: "evt_1767225600123-7", Type: "invoice.updated", Object: gateway.ObjectInvoice, Version: gateway.Version{Millis: 1767225600123, Seq: 7}}},
-		{"opaque id", `{"id":"evt_123","object":"event","created":1767225600,"type":"invoice.updated","data":{"object":{}}}`,
-			gateway.Event{ID: "evt_123", Type: "invoice.updated", Object: gateway.ObjectInvoice, Version: gateway.Version{Millis: 1767225600000}}},
-		{"ISO created", `{"id":"evt_123","object":"event","created":"2026-01-01T00:00:00.5Z","type":"x"}`,
-			gateway.Event{ID: "evt_123", Type: "x", Version: gateway.Version{Millis: 1767225600000}}},
-		{"no object member", `{"id":"evt_5-1","type":"commerce.order.created","data":{"object":{}}}`,
-			gateway.Event{ID: "evt_5-1", Type: "commerce.order.created", Object: gateway.ObjectOrder, Version: gateway.Version{Millis: 5, Seq: 1}}},
-		{"bad type", `{"id":"evt_5-1","object":"event","type":"a\nb"}`,
-			gateway.Event{ID: "evt_5-1", Version: gateway.Version{Millis: 5, Seq: 1}}},
-		{"type given twice", `{"id":"evt_5-1","object":"event","type":"a","type":"b"}`,
-			gateway.Event{ID: "evt_5-1", Version: gateway.Version{Millis: 5, Seq: 1}}},
-		{"data given twice", `{"id":"evt_5-1","object":"event","data":{"object":{"object":"commerce_order","id":"o1"}},"data":{"object":{"object":"commerce_order","id":"o2"}}}`,
-			gateway.Event{ID: "evt_5-1", Version: gateway.Version{Millis: 5, Seq: 1}}},
+		{
+			"full", `{"id":"evt_1767225600123-7","object":"event","api_version":"2025-12-16","created":1767225600,"type":"invoice.updated","livemode":false,"data":{"object":{"object":"invoice"},"previous_attributes":{}}}`,
+			gateway.Event{ID: "evt_1767225600123-7", Type: "invoice.updated", Object: gateway.ObjectInvoice, Version: gateway.Version{Millis: 1767225600123, Seq: 7}},
+		},
+		{
+			"opaque id", `{"id":"evt_123","object":"event","created":1767225600,"type":"invoice.updated","data":{"object":{}}}`,
+			gateway.Event{ID: "evt_123", Type: "invoice.updated", Object: gateway.ObjectInvoice, Version: gateway.Version{Millis: 1767225600000}},
+		},
+		{
+			"ISO created", `{"id":"evt_123","object":"event","created":"2026-01-01T00:00:00.5Z","type":"x"}`,
+			gateway.Event{ID: "evt_123", Type: "x", Version: gateway.Version{Millis: 1767225600000}},
+		},
+		{
+			"no object member", `{"id":"evt_5-1","type":"commerce.order.created","data":{"object":{}}}`,
+			gateway.Event{ID: "evt_5-1", Type: "commerce.order.created", Object: gateway.ObjectOrder, Version: gateway.Version{Millis: 5, Seq: 1}},
+		},
+		{
+			"bad type", `{"id":"evt_5-1","object":"event","type":"a\nb"}`,
+			gateway.Event{ID: "evt_5-1", Version: gateway.Version{Millis: 5, Seq: 1}},
+		},
+		{
+			"type given twice", `{"id":"evt_5-1","object":"event","type":"a","type":"b"}`,
+			gateway.Event{ID: "evt_5-1", Version: gateway.Version{Millis: 5, Seq: 1}},
+		},
+		{
+			"data given twice", `{"id":"evt_5-1","object":"event","data":{"object":{"object":"commerce_order","id":"o1"}},"data":{"object":{"object":"commerce_order","id":"o2"}}}`,
+			gateway.Event{ID: "evt_5-1", Version: gateway.Version{Millis: 5, Seq: 1}},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
