@@ -634,7 +634,7 @@ func TestBadInput(t *testing.T) {
 		{"bad token", sse + "nonsense", "", 401, ""},
 		{"filter outside the scope", sse + m.Token + "&customer_id=cust_2", "", 403, ""},
 		{"malformed types", sse + m.Token + "&types=a*b", "", 400, ""},
-		{"malformed since", sse + m.Token + "&since="+strings.Repeat("x", 200), "", 400, ""},
+		{"malformed since", sse + m.Token + "&since=" + strings.Repeat("x", 200), "", 400, ""},
 		{"another's order", g.url + "/api/v1/orders/" + theirs.OrderID + "/state", m.Token, 404, ""},
 		{"unknown order", g.url + "/api/v1/orders/nope/state", m.Token, 404, ""},
 		{"bad limit", g.url + "/api/v1/events?limit=0", m.Token, 400, ""},
