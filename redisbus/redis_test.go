@@ -33,10 +33,13 @@ func freePort(t testing.TB) int {
 // startRedis starts a redis-server of the test's own and returns its address.
 func startRedis(t testing.TB, args ...string) string {
 	t.Helper()
-	port := freePort(t)
-	dir := t.TempDir()
-	args = append([]string{"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, args...)
-	cmd := exec.Command("redis-server", args...)
+	return startRedisWith(t, append([]string{"--save", "", "--appendonly", "no"}, args...))
+}
+
+func startRedisWith(t testing.TB, args []string) string {
+	t.Helper()
+	port, dir := freePort(t), t.TempDir()
+	cmd := exec.Command("redis-server", append(args, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir)...)
 	out, err := os.Create(filepath.Join(dir, "redis.out"))
 	if err != nil {
 		t.Fatal(err)
