@@ -170,7 +170,7 @@ type tuning struct {
 func defaultTuning() tuning {
 	return tuning{
 		backoff: newBackoff(),
-		healthy: 30 * time.Second,
+		healthy: 5 * time.Second,
 		settled: time.Second,
 		ping:    10 * time.Second,
 		silence: 25 * time.Second,
