@@ -109,12 +109,18 @@ func (m *demo) simulate(w http.ResponseWriter, r *http.Request) {
 
 // fault plays one: the page shows how the stream gets over it.
 func (m *demo) fault(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		CustomerID string `json:"customer_id"`
+	}
+	if !readJSON(w, r, &in) {
+		return
+	}
 	switch r.PathValue("fault") {
 	case "cut":
 		m.dev.mu.Lock()
 		n := m.dev.current
 		m.dev.mu.Unlock()
-		n.public.Cut()
+		n.public.Cut(in.CustomerID)
 	case "stall":
 		if err := m.dev.stall(); err != nil {
 			writeError(w, http.StatusConflict, "BUSY", err.Error())

@@ -1,17 +1,16 @@
 package downstream
 
-import (
-	"maps"
-	"slices"
-)
+import "slices"
 
-// Cut closes the connection of every stream without a word, as a network that
-// breaks does. It is for trying clients out; the clients come back by themselves.
-func (s *Server) Cut() {
+// Cut closes the connections of a customer's streams without a word, as a
+// network that breaks does, and returns how many. It is for trying clients out;
+// they come back by themselves.
+func (s *Server) Cut(customer string) int {
 	s.streams.mu.Lock()
-	all := slices.Collect(maps.Keys(s.streams.sessions))
+	cut := slices.Clone(s.streams.customers[customer])
 	s.streams.mu.Unlock()
-	for _, session := range all {
+	for _, session := range cut {
 		session.sink.abort()
 	}
+	return len(cut)
 }
