@@ -14,7 +14,7 @@ func (n *node) report() admin.Report {
 	hub, in, pub, up := n.node.Stats(), n.ingest.Stats(), n.public.Stats(), n.source.Stats()
 	pos := n.node.Position()
 	r := admin.Report{
-		Node: n.cfg.Node, Version: version(), StartedMS: n.started.UnixMilli(),
+		Node: n.cfg.Node, Admin: n.adminURL, Version: version(), StartedMS: n.started.UnixMilli(),
 		Ready: n.ready() == nil, Draining: n.draining.Load(),
 		Status:      admin.StatusOf(health),
 		Connections: admin.Connections{WS: pub.WS, SSE: pub.SSE},

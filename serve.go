@@ -88,6 +88,7 @@ type node struct {
 	admin   *admin.Server
 	cluster *admin.Cluster
 
+	adminURL string
 	embedded bool // its Redis is in this process and need not be checked
 	draining atomic.Bool
 }
@@ -156,6 +157,7 @@ func (n *node) run(ctx context.Context, public, operators net.Listener) error {
 	if err := n.check(ctx); err != nil {
 		return errors.Join(err, public.Close(), operators.Close())
 	}
+	n.adminURL = adminURL(operators.Addr())
 	// What serves clients outlives ctx, until they are drained.
 	serving, stopServing := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopServing(nil)
@@ -174,12 +176,17 @@ func (n *node) run(ctx context.Context, public, operators net.Listener) error {
 	}()
 	n.log.Info("started", "node", n.cfg.Node, "listen", public.Addr().String(), "admin", operators.Addr().String(), "version", version())
 
-	var err error
+	isolated := make(chan error, 1)
+	go func() { isolated <- n.watchIsolation(serving) }()
+	var cause error
 	select {
-	case err = <-failed:
+	case err := <-failed:
 		stopLeading(err)
 		<-campaign
 		return err
+	case cause = <-isolated:
+		isolated <- nil // for the wait below
+		n.log.Error("draining", "reason", cause)
 	case <-ctx.Done():
 	}
 	n.draining.Store(true)
@@ -189,11 +196,12 @@ func (n *node) run(ctx context.Context, public, operators net.Listener) error {
 	<-campaign // the upstream is closed and the lease released before clients go
 	n.public.Drain(serving, n.cfg.Drain.Duration)
 	stopServing(errStopped)
+	<-isolated
 	if err := <-failed; err != nil && !errors.Is(err, errStopped) {
 		return err
 	}
 	n.log.Info("stopped")
-	return nil
+	return cause
 }
 
 // errStopped is the cause of an orderly end.

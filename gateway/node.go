@@ -188,7 +188,7 @@ func (n *Node) judge(now time.Time) {
 	h := n.page.Health
 	switch {
 	case now.Sub(n.lastRead) >= staleAfter:
-		h = Health{Stale, "log_unreachable", n.lastRead}
+		h = Health{Stale, ReasonLogUnreachable, n.lastRead}
 	case !started:
 		h = Health{CatchingUp, "starting", n.health.Since}
 	case n.page.Status == PageLost:

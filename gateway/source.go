@@ -72,6 +72,9 @@ const (
 	Stale      State = "stale"       // cut off; what is shown may be old
 )
 
+// ReasonLogUnreachable is the reason of a node that has lost sight of the log.
+const ReasonLogUnreachable = "log_unreachable"
+
 // Health is the state of the stream, why, and since when.
 type Health struct {
 	State  State

@@ -19,7 +19,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"pepay-gateway/gateway"
 )
+
+// readyWithLog is what a node answers that is ready and has the log; its peers
+// look for it.
+const readyWithLog = "ready\n"
 
 const (
 	readHeaderTimeout = 5 * time.Second
@@ -100,7 +106,11 @@ func (s *Server) serveReady(w http.ResponseWriter, _ *http.Request) {
 		writeText(w, http.StatusServiceUnavailable, "not ready: "+err.Error()+"\n")
 		return
 	}
-	writeText(w, http.StatusOK, "ready\n")
+	if n := s.cfg.Cluster.local(); n.Status.Reason == gateway.ReasonLogUnreachable {
+		writeText(w, http.StatusOK, "ready, but without the log\n")
+		return
+	}
+	writeText(w, http.StatusOK, readyWithLog)
 }
 
 // guard demands the token where there is one. Without one the listener is on

@@ -21,6 +21,7 @@ const beatEvery = time.Second
 // A Report is what one node says of itself, once a second.
 type Report struct {
 	Node        string                        `json:"node"`
+	Admin       string                        `json:"admin"` // base URL of its admin listener
 	Version     string                        `json:"version"`
 	StartedMS   int64                         `json:"started_ms"`
 	Leader      bool                          `json:"leader"`
@@ -117,6 +118,7 @@ type Cluster struct {
 	etag string
 	at   time.Time
 	seen map[string][]byte
+	last map[string][]byte // seen, as of when the log last answered
 }
 
 // NewCluster returns a cluster whose own node is described by local.
@@ -153,7 +155,9 @@ func (c *Cluster) beat(ctx context.Context) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.seen, c.body = all, nil
+	if c.seen, c.body = all, nil; err == nil {
+		c.last = all
+	}
 }
 
 // serveStats answers with the cluster's numbers, at most a second old.
