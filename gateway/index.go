@@ -1,7 +1,7 @@
 package gateway
 
 // An index finds the subscribers that an event may be for. Each subscriber is
-// filed once, under the narrowest thing its scope always demands.
+// filed once, under one thing its scope always demands.
 type index struct {
 	orders, customers, invoices, wallets map[string]subscribers
 	rest                                 subscribers
@@ -22,11 +22,13 @@ func (x *index) shelf(s *Scope) (map[string]subscribers, []string) {
 	if ids := s.SelectedOrders(); len(ids) > 0 {
 		return x.orders, ids
 	}
-	if ids := s.filter.Invoices; len(ids) > 0 {
-		return x.invoices, ids
-	}
+	// Customers before invoices: a join entry about a customer need not name the
+	// invoice of the state that it makes visible.
 	if ids := s.SelectedCustomers(); len(ids) > 0 {
 		return x.customers, ids
+	}
+	if ids := s.filter.Invoices; len(ids) > 0 {
+		return x.invoices, ids
 	}
 	if ids := s.filter.Wallets; len(ids) > 0 {
 		return x.wallets, ids

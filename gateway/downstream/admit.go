@@ -33,8 +33,10 @@ type admission struct {
 // is in the admission; how depends on the transport.
 func (s *Server) admitStream(c *fiber.Ctx, transport gateway.Transport, origin string, now time.Time) *admission {
 	a := &admission{transport: transport, path: ssePath, ip: s.clientIP(c), origin: origin}
+	var offered []string
 	if transport == gateway.WS {
-		a.path = wsPath
+		a.path, offered = wsPath, offeredSubprotocols(c)
+		a.offered = slices.Contains(offered, subprotocol)
 	}
 	s.counts.handshakes.Add(1)
 	if !s.limiter.allow(a.ip, now) {
@@ -42,20 +44,18 @@ func (s *Server) admitStream(c *fiber.Ctx, transport gateway.Transport, origin s
 		return a
 	}
 	if a.refusal = s.streams.refuses(a.ip); a.refusal == nil {
-		a.refusal = s.readStream(c, a, now)
+		a.refusal = s.readStream(c, a, offered, now)
 	}
 	return a
 }
 
-func (s *Server) readStream(c *fiber.Ctx, a *admission, now time.Time) *problem {
-	offered := offeredSubprotocols(c)
-	a.offered = a.transport == gateway.WS && slices.Contains(offered, subprotocol)
+func (s *Server) readStream(c *fiber.Ctx, a *admission, offered []string, now time.Time) *problem {
+	if !a.offered && slices.ContainsFunc(offered, isBearer) {
+		return errSubprotocol
+	}
 	values, err := url.ParseQuery(string(c.Context().URI().QueryString()))
 	if err != nil {
 		return badParameter("query")
-	}
-	if a.transport == gateway.SSE {
-		offered = nil
 	}
 	cred, p := streamCredential(c, values, offered, a.origin)
 	if p != nil {

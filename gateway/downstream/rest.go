@@ -20,7 +20,7 @@ import (
 const (
 	defaultLimit = 10
 	maxLimit     = 100
-	maxCreated   = 1 << 40 // unix seconds, beyond any date
+	maxCreated   = 1 << 40         // unix seconds, beyond any date
 	restTimeout  = 5 * time.Second // of the work for one request
 )
 

@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	maxHeaderBytes = 16 << 10 // a token of 2 KiB in URL or header, and a browser's cookies
+	maxHeaderBytes = 16 << 10 // a token in URL or header, and a browser's cookies
 	maxBodyBytes   = 4 << 10  // the mint's body, with 50 order ids of usual length
 	readTimeout    = 10 * time.Second
 	idleTimeout    = 60 * time.Second

@@ -378,6 +378,7 @@ func (s *session) catchUp() error {
 			if err := s.fellBehind(); err != nil {
 				return err
 			}
+			s.sub.Seek(s.server.node.Position()) // its own place is gone
 			if err := s.reset(reset.Reason); err != nil {
 				return err
 			}

@@ -121,6 +121,8 @@ func offeredSubprotocols(c *fiber.Ctx) []string {
 	return offered
 }
 
+func isBearer(offered string) bool { return strings.HasPrefix(offered, bearerPrefix) }
+
 // prove turns a credential into what it may do. A failure costs the client's
 // address some of its handshakes.
 func (s *Server) prove(cred credential, ip netip.Addr, now time.Time) (grant, *problem) {

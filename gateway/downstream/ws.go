@@ -20,7 +20,7 @@ const (
 	silence = 60 * time.Second
 	// closeWait is how long a client has to answer a close frame.
 	closeWait      = 2 * time.Second
-	maxMessage     = 4 << 10 // bytes; a token of 2 KiB and its wrapping
+	maxMessage     = 4 << 10 // bytes; a token that names 50 orders, and its wrapping
 	maxCloseReason = 123     // bytes, by RFC 6455
 	// A client may send messagesPerWindow messages, pings and pongs in messageWindow.
 	messagesPerWindow = 20
@@ -53,13 +53,8 @@ func (s *Server) serveWS() fiber.Handler {
 		if err != nil {
 			return err
 		}
-		for _, p := range offeredSubprotocols(c) {
-			if len(p) > len(bearerPrefix) && p[:len(bearerPrefix)] == bearerPrefix && !offers(c, subprotocol) {
-				return errSubprotocol // a browser would not take an answer without one
-			}
-		}
 		a := s.admitStream(c, gateway.WS, origin, time.Now())
-		if a.refusal != nil && !s.tellsInBand(a, offers(c, subprotocol)) {
+		if a.refusal != nil && !s.tellsInBand(a) {
 			return a.refusal
 		}
 		c.Locals(admissionKey, a)
@@ -67,19 +62,14 @@ func (s *Server) serveWS() fiber.Handler {
 	}
 }
 
-func offers(c *fiber.Ctx, name string) bool {
-	for _, p := range offeredSubprotocols(c) {
-		if p == name {
-			return true
-		}
-	}
-	return false
-}
-
 // tellsInBand says whether a refusal is told after the upgrade, because a page
-// could not see it before. Past the handshake limit nobody gets that.
-func (s *Server) tellsInBand(a *admission, offered bool) bool {
-	return a.refusal != errHandshakes && (a.origin != "" || offered) && s.refusing.Load() < maxRefusing
+// could not see it before. Past the handshake limit nobody gets that, and a
+// browser would not take an answer without the subprotocol it asked for.
+func (s *Server) tellsInBand(a *admission) bool {
+	if a.refusal == errHandshakes || a.refusal == errSubprotocol {
+		return false
+	}
+	return (a.origin != "" || a.offered) && s.refusing.Load() < maxRefusing
 }
 
 // acceptWS is called by the library after the upgrade, in a goroutine of its
