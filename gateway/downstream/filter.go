@@ -60,9 +60,12 @@ func parseFilter(values url.Values, types string) (gateway.Filter, *problem) {
 		ids  []string
 		most int
 	}{
-		{"order_id", f.Orders, gateway.MaxFilterIDs}, {"invoice_id", f.Invoices, gateway.MaxFilterIDs},
-		{"customer_id", f.Customers, gateway.MaxFilterIDs}, {"wallet_address", f.Wallets, gateway.MaxFilterIDs},
-		{"wallet_network", f.Networks, gateway.MaxFilterIDs}, {types, f.Types, gateway.MaxFilterTypes},
+		{"order_id", f.Orders, gateway.MaxFilterIDs},
+		{"invoice_id", f.Invoices, gateway.MaxFilterIDs},
+		{"customer_id", f.Customers, gateway.MaxFilterIDs},
+		{"wallet_address", f.Wallets, gateway.MaxFilterIDs},
+		{"wallet_network", f.Networks, gateway.MaxFilterIDs},
+		{types, f.Types, gateway.MaxFilterTypes},
 	} {
 		if len(group.ids) > group.most || !validIDs(group.ids) {
 			return gateway.Filter{}, badParameter(group.name)

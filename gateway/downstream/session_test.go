@@ -269,8 +269,14 @@ func TestScopeIDHidesAndTells(t *testing.T) {
 	s := &Server{cfg: Config{ScopeKey: []byte("key")}}
 	var seen []string
 	for _, scope := range []gateway.Scope{
-		{Account: true}, {Customer: "a"}, {Customer: "b"}, {Orders: []string{"a"}}, {Customer: "a", Orders: []string{"b"}},
-		{Orders: []string{"a", "b"}}, {Orders: []string{"ab"}}, {Customer: "ab"},
+		{Account: true},
+		{Customer: "a"},
+		{Customer: "b"},
+		{Orders: []string{"a"}},
+		{Customer: "a", Orders: []string{"b"}},
+		{Orders: []string{"a", "b"}},
+		{Orders: []string{"ab"}},
+		{Customer: "ab"},
 	} {
 		id := s.scopeID(scope)
 		if slices.Contains(seen, id) {
