@@ -88,9 +88,9 @@ func TestCluster(t *testing.T) {
 	c := redis.NewClient(&redis.Options{Addr: addrs[0], DisableIdentity: true, MaintNotificationsConfig: maintOff()})
 	defer func() { _ = c.Close() }()
 	eventually(t, "the cluster is whole", func() bool {
-		slots, err := c.ClusterSlots(t.Context()).Result()
+		shards, err := c.ClusterShards(t.Context()).Result()
 		info, err2 := c.ClusterInfo(t.Context()).Result()
-		return err == nil && err2 == nil && len(slots) == 3 && len(info) > 16 && info[:16] == "cluster_state:ok"
+		return err == nil && err2 == nil && len(shards) == 3 && len(info) > 16 && info[:16] == "cluster_state:ok"
 	})
 	exercise(t, newTestBus(t, "redis+cluster://"+addrs[0], Config{}))
 }
