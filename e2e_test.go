@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"reflect"
@@ -374,9 +375,30 @@ func TestLeaderTerminated(t *testing.T) {
 	if got := <-code; got != 0 {
 		t.Errorf("exit code = %d, want 0", got)
 	}
+	stopped, leading := logTime(t, leader, "draining"), logTime(t, others[0], "leading")
+	t.Logf("another node led %v after SIGTERM", leading.Sub(stopped).Round(100*time.Microsecond))
 	if s := p.state(); s.MaxConnections != 1 {
 		t.Errorf("upstream connections: %d at once, want 1", s.MaxConnections)
 	}
+}
+
+// logTime returns when a process last logged a message.
+func logTime(t testing.TB, g *gatewayProcess, msg string) time.Time {
+	t.Helper()
+	var at time.Time
+	for _, line := range strings.Split(g.output(), "\n") {
+		var entry struct {
+			Time time.Time
+			Msg  string
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == msg {
+			at = entry.Time
+		}
+	}
+	if at.IsZero() {
+		t.Fatalf("%s never logged %q", g.url, msg)
+	}
+	return at
 }
 
 func TestRedisRestartsEmpty(t *testing.T) {
