@@ -95,12 +95,12 @@ func (in *Ingest) Run(ctx context.Context) error {
 	var previous string
 	newHistory := false
 	for {
-		t, err := in.campaign(ctx, previous, newHistory)
+		t, asked, err := in.campaign(ctx, previous, newHistory)
 		if err != nil {
 			return err
 		}
 		previous = t.Fence
-		err = in.lead(ctx, t)
+		err = in.lead(ctx, t, asked)
 		newHistory = errors.Is(err, ErrGap)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -114,12 +114,15 @@ func (in *Ingest) Run(ctx context.Context) error {
 	}
 }
 
-// campaign tries for the lease until it is held or ctx ends.
-func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool) (Term, error) {
+// campaign tries for the lease until it is held or ctx ends. It returns when it
+// asked, for the lease runs from then at the earliest.
+func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool) (Term, time.Time, error) {
 	var nonce Epoch
+	var since time.Time // when nonce was first used
 	for {
+		asked := time.Now()
 		if nonce == 0 {
-			nonce = newEpoch()
+			nonce, since = newEpoch(), asked
 		}
 		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
 		t, wait, err := in.log.Acquire(cctx, AcquireRequest{
@@ -128,10 +131,10 @@ func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool
 		cancel()
 		switch {
 		case ctx.Err() != nil && err != nil:
-			return Term{}, context.Cause(ctx)
+			return Term{}, asked, context.Cause(ctx)
 		case err == nil:
 			in.terms.Add(1)
-			return t, nil
+			return t, asked, nil
 		case errors.Is(err, ErrHeld):
 			nonce, newHistory = 0, false // whoever leads now judges continuity
 			wait = min(max(wait, retryMin), contendEvery)
@@ -139,10 +142,15 @@ func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool
 			// The outcome is unknown; the same nonce recognises its own lease.
 			in.out.Debug("acquire", "err", err)
 			wait = retryMin * 3
+			if time.Since(since) > in.cfg.Lease {
+				// Others may have led since: the nonce may be spent for ever, and
+				// continuity is not ours to judge.
+				nonce, newHistory = 0, false
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return Term{}, context.Cause(ctx)
+			return Term{}, asked, context.Cause(ctx)
 		case <-in.nudge:
 		case <-time.After(jitter(wait)):
 		}
@@ -171,13 +179,14 @@ type term struct {
 	beat  chan struct{} // cap 1: renew now, the health changed
 	acked uint64        // touched by the appending goroutine only
 
-	mu     sync.Mutex
-	health Health
+	mu       sync.Mutex // guards the fields below
+	health   Health
+	reported *Health // the last one; live waits in the queue before it becomes health
 }
 
 // lead runs one term: the source, the appends, the renewals and the look-ups
 // all end together, and why is returned.
-func (in *Ingest) lead(ctx context.Context, t Term) error {
+func (in *Ingest) lead(ctx context.Context, t Term, asked time.Time) error {
 	tm := &term{
 		Term: t, in: in, queue: newQueue(), links: newLinks(), beat: make(chan struct{}, 1), acked: t.Seq,
 		health: Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
@@ -197,7 +206,7 @@ func (in *Ingest) lead(ctx context.Context, t Term) error {
 	defer context.AfterFunc(ctx, func() { stopSource(context.Cause(ctx)) })()
 
 	var wg sync.WaitGroup
-	wg.Go(func() { endTerm(tm.renewLoop(termCtx)) })
+	wg.Go(func() { endTerm(tm.renewLoop(termCtx, asked)) })
 	wg.Go(func() { endTerm(tm.appendLoop(termCtx)) })
 	wg.Go(func() { tm.lookupLoop(srcCtx) })
 	err := in.src.Run(srcCtx, t.Cursor, tm)
@@ -247,10 +256,11 @@ func (t *term) flush(ctx context.Context) {
 
 // renewLoop keeps the lease and publishes the health with it. Past the deadline,
 // by our own clock, the term is over: the source must be gone before another
-// node dials. (That is politeness; what protects the log is the fence.)
-func (t *term) renewLoop(ctx context.Context) error {
+// node dials, so no call outlasts it. (That is politeness; what protects the log
+// is the fence.)
+func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
 	every := t.in.cfg.Lease / 3
-	deadline := time.Now().Add(t.in.cfg.Lease - every/2)
+	deadline := asked.Add(t.in.cfg.Lease - every/2)
 	wait := time.Duration(0)
 	for {
 		timer := time.NewTimer(wait)
@@ -263,7 +273,9 @@ func (t *term) renewLoop(ctx context.Context) error {
 		case <-timer.C:
 		}
 		sent := time.Now()
-		err := t.renew(ctx)
+		rctx, cancel := context.WithDeadline(ctx, deadline)
+		err := t.renew(rctx)
+		cancel()
 		switch {
 		case err == nil:
 			deadline, wait = sent.Add(t.in.cfg.Lease-every/2), every
@@ -273,7 +285,7 @@ func (t *term) renewLoop(ctx context.Context) error {
 		case !time.Now().Before(deadline):
 			return fmt.Errorf("gateway: lease not renewed in time: %w", err)
 		}
-		wait = min(retryMin, every)
+		wait = min(retryMin, every, time.Until(deadline))
 	}
 }
 
@@ -302,18 +314,25 @@ func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
 
 // Report implements SourceSink. Live holds once everything before it is appended.
 func (t *term) Report(h Health) {
+	t.mu.Lock()
+	t.reported = &h
+	t.mu.Unlock()
 	if h.State == Live {
 		_ = t.queue.put(context.Background(), work{health: &h}, true)
 		return
 	}
-	t.setHealth(h)
+	t.setHealth(&h)
 }
 
-func (t *term) setHealth(h Health) {
+// setHealth makes h hold, unless something else was reported since: a late live
+// must not hide that the upstream went down meanwhile.
+func (t *term) setHealth(h *Health) {
 	t.mu.Lock()
-	t.health = h
-	t.mu.Unlock()
-	signal(t.beat)
+	defer t.mu.Unlock()
+	if t.reported == h {
+		t.health = *h
+		signal(t.beat)
+	}
 }
 
 func (t *term) currentHealth() Health {
@@ -356,7 +375,7 @@ func (t *term) appendBatch(ctx context.Context, batch []work) error {
 	}
 	for i := range batch {
 		if h := batch[i].health; h != nil {
-			t.setHealth(*h)
+			t.setHealth(h)
 		}
 		if l := batch[i].looked; l != nil && l.flushed != nil {
 			close(l.flushed)

@@ -57,8 +57,8 @@ func (s *Subscriber) Close() { s.node.hub.remove(s) }
 // CatchUp writes what the subscriber has missed since its position and makes it
 // live exactly at the tip: no gap, no duplicate, no merge buffer. It returns a
 // *ResetError when continuity cannot be proven, ErrBusy when this node cannot
-// get there in time (the client should try another), or write's error. While
-// the log is out of reach it waits, until ctx ends.
+// get there in time (the client should try another), or write's or the log's
+// error. It may be called again: it goes on from where it stopped.
 func (s *Subscriber) CatchUp(ctx context.Context, write func(*Frame) error) error {
 	n, stuck := s.node, time.Time{}
 	for {
