@@ -181,7 +181,8 @@ type term struct {
 
 	mu       sync.Mutex // guards the fields below
 	health   Health
-	reported *Health // the last one; live waits in the queue before it becomes health
+	reported *Health   // the last one; live waits in the queue before it becomes health
+	failing  time.Time // since when appends fail; zero while they do not
 }
 
 // lead runs one term: the source, the appends, the renewals and the look-ups
@@ -335,9 +336,24 @@ func (t *term) setHealth(h *Health) {
 	}
 }
 
+// setFailing notes since when appends fail. What arrives then reaches nobody, so
+// the stream is stale however well the upstream does.
+func (t *term) setFailing(since time.Time) {
+	t.mu.Lock()
+	changed := t.failing != since
+	t.failing = since
+	t.mu.Unlock()
+	if changed {
+		signal(t.beat)
+	}
+}
+
 func (t *term) currentHealth() Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.failing.IsZero() {
+		return Health{State: Stale, Reason: "append_failing", Since: t.failing}
+	}
 	return t.health
 }
 
@@ -387,7 +403,8 @@ func (t *term) appendBatch(ctx context.Context, batch []work) error {
 // send appends until the outcome is known. After an error it is not, and the
 // same bytes go again: any other cut could name two events alike.
 func (t *term) send(ctx context.Context, records []Record, c UpstreamCursor) (Appended, error) {
-	wait := retryMin
+	began, wait := time.Now(), retryMin
+	defer t.setFailing(time.Time{})
 	for {
 		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
 		r, err := t.in.log.Append(cctx, t.Term, t.acked, records, c)
@@ -401,6 +418,9 @@ func (t *term) send(ctx context.Context, records []Record, c UpstreamCursor) (Ap
 			return r, err
 		}
 		t.in.out.Debug("append", "err", err)
+		if time.Since(began) >= staleAfter {
+			t.setFailing(began)
+		}
 		sleep(ctx, jitter(wait))
 		wait = min(2*wait, retryMax)
 	}

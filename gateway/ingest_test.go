@@ -569,3 +569,24 @@ func TestIngestConcurrentUse(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestFailingAppendsAreToldAsStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, u := newMemLog(), newUpstream()
+		a := startMember(t, l, u, testLease)
+		leaderOf(t, time.Second, a)
+		time.Sleep(time.Second)
+		a.c.setFault(func(op string) memFault { return memFault{refuse: op == "append"} })
+		u.emit(testEvent(1, Keys{Order: "o"}))
+		time.Sleep(staleAfter + 2*retryMax)
+		if h, _ := a.in.Health(); h.State != Stale || h.Reason != "append_failing" {
+			t.Errorf("health = %+v, want stale, append_failing", h)
+		}
+		a.c.setFault(func(string) memFault { return memFault{} })
+		time.Sleep(2 * retryMax)
+		if h, _ := a.in.Health(); h.State != Live {
+			t.Errorf("health = %+v, want live", h)
+		}
+		wantAll(t, l, u)
+	})
+}

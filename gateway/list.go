@@ -52,12 +52,15 @@ func (n *Node) List(ctx context.Context, q ListQuery) (List, error) {
 		}
 		return (older == nil || older.after(e)) && (newer == nil || newer.before(e))
 	}
-	found, err := n.collect(ctx, q, older, want)
+	found, bounded, err := n.collect(ctx, q, older, want)
 	if err != nil {
 		return List{}, err
 	}
-	var out List
-	if out.HasMore = len(found) > q.Limit; out.HasMore {
+	// Past the bound of the scan there may be more; the next page looks there. Of
+	// an empty page nothing could be asked after.
+	out := List{HasMore: bounded && len(found) > 0}
+	if len(found) > q.Limit {
+		out.HasMore = true
 		if q.EndingBefore != "" {
 			found = found[len(found)-q.Limit:]
 		} else {
@@ -70,10 +73,10 @@ func (n *Node) List(ctx context.Context, q ListQuery) (List, error) {
 	return out, nil
 }
 
-// collect returns the wanted entries, newest first. It stops one past the limit
-// unless the page is counted from the old end.
-func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(*Entry) bool) ([]Entry, error) {
-	var found []Entry
+// collect returns the wanted entries, newest first, and whether the scan ended at
+// its bound. It stops one past the limit unless the page is counted from the old
+// end.
+func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(*Entry) bool) (found []Entry, bounded bool, err error) {
 	enough := func() bool { return q.EndingBefore == "" && len(found) > q.Limit }
 	orders, customers := q.Scope.SelectedOrders(), q.Scope.SelectedCustomers()
 	if len(orders) > 0 || len(customers) == 1 {
@@ -83,14 +86,14 @@ func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(
 		}
 		entries, err := n.log.Recent(ctx, orders, customer)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		for i := range entries {
 			if !enough() && want(&entries[i]) {
 				found = append(found, entries[i])
 			}
 		}
-		return found, nil
+		return found, false, nil
 	}
 	before := uint64(0)
 	if older != nil {
@@ -99,7 +102,7 @@ func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(
 	for scanned := 0; scanned < MaxListScan && !enough(); scanned += scanPage {
 		entries, err := n.log.Scan(ctx, before, scanPage)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		for i := range entries {
 			if want(&entries[i]) {
@@ -108,10 +111,10 @@ func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(
 			before = entries[i].Seq
 		}
 		if len(entries) < scanPage || before <= 1 {
-			break
+			return found, false, nil
 		}
 	}
-	return found, nil
+	return found, !enough(), nil
 }
 
 // A mark is a place in a listing: a seq of the log, or, for an id that does not

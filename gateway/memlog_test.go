@@ -612,7 +612,7 @@ func (d *memData) read(from ReadFrom, count int) Page {
 	if d.keyGone {
 		return failed(PageLost)
 	}
-	s := d.seq
+	var s uint64
 	switch {
 	case from.Tip:
 		return p

@@ -47,8 +47,11 @@ func appendRecord(args []any, r *gateway.Record) []any {
 	if r.NewLinks {
 		flags += "n"
 	}
-	customer := ev.Keys.Customer
-	return append(args, flags, r.ID, ev.Keys.Order, ev.Keys.Invoice, customer, fmt.Sprint(int(ev.Object)),
+	object := ev.Object
+	if ev.Contest {
+		object = gateway.ObjectOther // it must not take the place of what the order's customer may see
+	}
+	return append(args, flags, r.ID, ev.Keys.Order, ev.Keys.Invoice, ev.Keys.Customer, int(object),
 		ev.Version.Millis, ev.Version.Seq, packEvent(ev))
 }
 

@@ -283,6 +283,19 @@ func TestStateKeepsTheNewestVersion(t *testing.T) {
 	})
 }
 
+func TestContestedEventLeavesTheStateAlone(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		contested := event(2, gateway.Keys{Order: "o1", Invoice: "i1"})
+		contested.Contest = true
+		mustAppend(t, b, term, 0, event(1, orderKeys), contested)
+		s, err := b.Snapshot(t.Context(), nil, "c1")
+		if err != nil || len(s.States) != 1 || s.States[0].ID != event(1, orderKeys).ID {
+			t.Errorf("state = %v, %v; want the uncontested event", s.States, err)
+		}
+	})
+}
+
 func TestJoinHandsOnWhatWasLoggedBefore(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})
