@@ -18,14 +18,14 @@ func (n *node) report() admin.Report {
 		Ready: n.ready() == nil, Draining: n.draining.Load(),
 		Status:      admin.StatusOf(health),
 		Connections: admin.Connections{WS: pub.WS, SSE: pub.SSE},
-		Subscribers: hub.Subscribers, Seq: pos.Seq, Epoch: pos.Epoch.String(),
+		Subscribers: hub.Subscribers, Waiting: in.Waiting, Seq: pos.Seq, Epoch: pos.Epoch.String(),
 		Histograms: map[string]*gateway.Histogram{
 			"upstream": &n.ingest.Lag.Upstream, "append": &n.ingest.Lag.Append,
 			"hub": &n.node.Lag.Hub, "write": &n.node.Lag.Write,
 		},
 		Counters: map[string]int64{
 			"appended": in.Appended, "duplicates": in.Duplicates, "unrouted": in.Unrouted,
-			"conflicts": in.Conflicts, "lookups": in.Lookups, "terms": in.Terms, "histories": in.Histories,
+			"conflicts": in.Conflicts, "lookups": in.Lookups, "lookups_dropped": in.Dropped, "terms": in.Terms, "histories": in.Histories,
 			"delivered": hub.Delivered, "slow": hub.Slow, "resets": hub.Resets, "rewinds": hub.Rewinds,
 			"ring_replays": hub.RingReplays, "log_replays": hub.LogReplays,
 			"quarantined": int64(up.Quarantined), "upstream_frames": int64(up.Frames),

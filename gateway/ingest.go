@@ -209,7 +209,9 @@ func (in *Ingest) lead(ctx context.Context, t Term, asked time.Time) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { endTerm(tm.renewLoop(termCtx, asked)) })
 	wg.Go(func() { endTerm(tm.appendLoop(termCtx)) })
-	wg.Go(func() { tm.lookupLoop(srcCtx) })
+	for range lookupWorkers {
+		wg.Go(func() { tm.lookupLoop(srcCtx) })
+	}
 	err := in.src.Run(srcCtx, t.Cursor, tm)
 	stopSource(err)
 	if ctx.Err() != nil {
@@ -354,6 +356,11 @@ func (t *term) currentHealth() Health {
 	if !t.failing.IsZero() {
 		return Health{State: Stale, Reason: "append_failing", Since: t.failing}
 	}
+	since := t.in.asks.failingSince()
+	if t.health.State == Live && !since.IsZero() && time.Since(since) >= lookupsStale {
+		// Events whose customer is not known wait for these look-ups.
+		return Health{State: CatchingUp, Reason: "lookups_failing", Since: since}
+	}
 	return t.health
 }
 
@@ -451,6 +458,8 @@ type IngestStats struct {
 	Terms      int64 `json:"terms"`
 	Histories  int64 `json:"histories"` // terms that began with an empty log
 	Queued     int64 `json:"queued"`    // now
+	Waiting    int64 `json:"waiting"`   // look-ups not answered yet, now
+	Dropped    int64 `json:"dropped"`   // look-ups for which there was no room
 }
 
 // Stats returns the counters.
@@ -461,7 +470,9 @@ func (in *Ingest) Stats() IngestStats {
 		queued = int64(in.leading.queue.len())
 	}
 	in.mu.Unlock()
+	waiting, dropped := in.asks.stats()
 	return IngestStats{
+		Waiting: waiting, Dropped: dropped,
 		Appended: in.appended.Load(), Duplicates: in.duplicates.Load(), Unrouted: in.unrouted.Load(),
 		Conflicts: in.conflicts.Load(), Lookups: in.lookups.Load(), Terms: in.terms.Load(),
 		Histories: in.histories.Load(), Queued: queued,

@@ -38,6 +38,11 @@ func (l *links) load(ctx context.Context, log Log, batch []work) error {
 		clear(l.orders)
 		clear(l.invoices)
 	}
+	for i := range batch {
+		if r := batch[i].looked; r != nil && r.asked {
+			delete(l.orders, r.keys().Order) // somebody misses it: it may have been trimmed
+		}
+	}
 	orders, invoices := l.unknown(batch)
 	for len(orders)+len(invoices) > 0 {
 		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
@@ -153,7 +158,7 @@ func (l *links) learn(id, invoice, customer string, epoch Epoch, out *outcome) b
 	order, inv := l.orders[id], l.invoices[invoice]
 	late, learned := false, false
 	if inv != nil && inv.Order == "" {
-		late = inv.Seen
+		late = inv.Seen || order.Seen && order.Invoice == ""
 		inv.Order, inv.Seen, learned = id, false, true
 		if order.Invoice == "" {
 			order.Invoice = invoice

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -135,24 +136,57 @@ func TestLinksOutliveTheLeader(t *testing.T) {
 func TestLookUpsAreBoundedAndNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJoinSetup(t)
-		j.u.knows(50, Keys{Order: "anonymous"})
+		j.u.knows(50, Keys{Order: "guest"})
 		for i := range 50 {
-			j.u.emit(testEvent(4*i, Keys{Order: "anonymous"}), testEvent(4*i+1, Keys{Order: "unknown"}), invoiceEvent(4*i+2, Keys{Invoice: "unknown"}))
-			j.settle()
+			j.u.emit(testEvent(4*i, Keys{Order: "guest"}), testEvent(4*i+1, Keys{Order: "unknown"}), invoiceEvent(4*i+2, Keys{Invoice: "unknown"}))
+			time.Sleep(10 * time.Millisecond)
 		}
-		for _, what := range []string{"order anonymous", "order unknown", "invoice unknown"} {
-			if got := j.u.called(what); got != 1 {
-				t.Errorf("%s was asked for %d times within %v, want once", what, got, missingFor)
+		time.Sleep(guestFor)
+		for what, want := range map[string]int{
+			"order guest": 1, "order unknown": 1 + len(absentAgain), "invoice unknown": 1 + len(absentAgain),
+		} {
+			if got := j.u.called(what); got != want {
+				t.Errorf("%s was asked for %d times within %v, want %d", what, got, guestFor, want)
 			}
 		}
-		time.Sleep(missingFor)
-		j.u.emit(testEvent(1000, Keys{Order: "unknown"}))
-		j.settle()
-		if got := j.u.called("order unknown"); got != 2 {
-			t.Errorf("an unknown order was asked for %d times, want again after %v", got, missingFor)
+		j.u.emit(testEvent(1000, Keys{Order: "unknown"}), testEvent(1001, Keys{Order: "guest"}))
+		time.Sleep(time.Second)
+		for what, want := range map[string]int{"order guest": 2, "order unknown": 2 + len(absentAgain)} {
+			if got := j.u.called(what); got != want {
+				t.Errorf("%s was asked for %d times, want %d: once more for the next event", what, got, want)
+			}
 		}
 		wantAll(t, j.l, j.u)
 	})
+}
+
+// REST may lag the stream, or be down. The event still reaches its customer.
+func TestLookUpIsRepeatedUntilItIsAnswered(t *testing.T) {
+	for name, err := range map[string]error{"down for a while": errors.New("503"), "not known yet": ErrNotFound} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				j := newJoinSetup(t)
+				j.u.setRefusal(err)
+				j.u.emit(testEvent(1, Keys{Order: "o"}))
+				time.Sleep(lookupsStale + 10*time.Second)
+				h, _ := j.m.in.Health()
+				if down := err != ErrNotFound; down && h.State != CatchingUp || !down && h.State != Live {
+					t.Errorf("health while the look-up waits = %+v", h)
+				}
+				j.u.knows(50, Keys{Order: "o", Customer: "c"})
+				j.u.setRefusal(nil)
+				time.Sleep(lookupBackoff)
+				j.settle()
+				wantIDs(t, "the customer's", j.mc.ids(), 1)
+				if h, _ := j.m.in.Health(); h.State != Live {
+					t.Errorf("health afterwards = %+v, want live", h)
+				}
+				if got := j.m.in.Stats().Waiting; got != 0 {
+					t.Errorf("%d look-ups wait, want none", got)
+				}
+			})
+		})
+	}
 }
 
 func TestAsksAreBounded(t *testing.T) {
@@ -161,20 +195,27 @@ func TestAsksAreBounded(t *testing.T) {
 		a.add(lookup{ask: Ask{Order: fmt.Sprint(i)}})
 		a.add(lookup{ask: Ask{Order: fmt.Sprint(i)}})
 	}
-	if got := len(a.waiting); got != maxAsks || len(a.names) != maxAsks {
-		t.Errorf("%d look-ups and %d names wait, want %d", got, len(a.names), maxAsks)
+	if waiting, dropped := a.stats(); waiting != maxAsks || dropped != 2*maxAsks {
+		t.Errorf("%d look-ups wait and %d were dropped, want %d and %d", waiting, dropped, maxAsks, 2*maxAsks)
 	}
 	for i := range 3 * maxAsks {
-		a.notFound(&lookup{ask: Ask{Order: fmt.Sprint(i)}})
+		a.answered(&question{lookup: lookup{ask: Ask{Order: fmt.Sprint(i)}}}, true)
 	}
-	if got := len(a.missing); got > maxAsks {
-		t.Errorf("%d missing orders remembered, want at most %d", got, maxAsks)
+	if got := len(a.guests); got > maxAsks {
+		t.Errorf("%d guests remembered, want at most %d", got, maxAsks)
 	}
 	a.clear()
+	clear(a.guests)
+	a.add(lookup{ask: Ask{Order: "first"}})
 	a.add(lookup{ask: Ask{Order: "x"}})
 	a.add(lookup{ask: Ask{Order: "x"}, asked: true})
-	if l, ok := a.next(t.Context()); !ok || !l.asked {
-		t.Errorf("next = %+v, %v, want the look-up, asked for by a client", l, ok)
+	for _, want := range []string{"x", "first"} { // clients go first, and nothing is asked twice
+		if q, ok := a.next(t.Context()); !ok || q.ask.Order != want || q.asked != (want == "x") {
+			t.Errorf("next = %+v, %v, want %s", q, ok, want)
+		}
+	}
+	if q, _ := a.pop(time.Now()); q != nil {
+		t.Errorf("a third look-up: %+v", q)
 	}
 }
 
@@ -263,7 +304,7 @@ func TestAskedCustomerIsCompletedAndCovered(t *testing.T) {
 func TestAskWithoutLeadershipIsForgotten(t *testing.T) {
 	in := NewIngest(newMemLog().client(), newUpstream(), IngestConfig{Lease: testLease})
 	in.Ask(Ask{Order: "o"})
-	if got := len(in.asks.waiting); got != 0 {
+	if got := in.Stats().Waiting; got != 0 {
 		t.Errorf("%d look-ups wait at a node that does not lead, want 0", got)
 	}
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"slices"
 )
 
 const (
@@ -52,7 +53,7 @@ func (n *Node) List(ctx context.Context, q ListQuery) (List, error) {
 		}
 		return (older == nil || older.after(e)) && (newer == nil || newer.before(e))
 	}
-	found, bounded, err := n.collect(ctx, q, older, want)
+	found, bounded, err := n.collect(ctx, q, older, newer, want)
 	if err != nil {
 		return List{}, err
 	}
@@ -76,7 +77,7 @@ func (n *Node) List(ctx context.Context, q ListQuery) (List, error) {
 // collect returns the wanted entries, newest first, and whether the scan ended at
 // its bound. It stops one past the limit unless the page is counted from the old
 // end.
-func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(*Entry) bool) (found []Entry, bounded bool, err error) {
+func (n *Node) collect(ctx context.Context, q ListQuery, older, newer *mark, want func(*Entry) bool) (found []Entry, bounded bool, err error) {
 	enough := func() bool { return q.EndingBefore == "" && len(found) > q.Limit }
 	orders, customers := q.Scope.SelectedOrders(), q.Scope.SelectedCustomers()
 	if len(orders) > 0 || len(customers) == 1 {
@@ -94,6 +95,9 @@ func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(
 			}
 		}
 		return found, false, nil
+	}
+	if newer != nil && newer.seq > 0 {
+		return n.collectUp(ctx, q.Limit, newer.seq, want)
 	}
 	before := uint64(0)
 	if older != nil {
@@ -115,6 +119,31 @@ func (n *Node) collect(ctx context.Context, q ListQuery, older *mark, want func(
 		}
 	}
 	return found, !enough(), nil
+}
+
+// collectUp returns the wanted entries next to after, newest first, one past the
+// limit if there are so many.
+func (n *Node) collectUp(ctx context.Context, limit int, after uint64, want func(*Entry) bool) (found []Entry, bounded bool, err error) {
+	for scanned := 0; scanned < MaxListScan && len(found) <= limit; scanned += scanPage {
+		entries, err := n.log.ScanUp(ctx, after, scanPage)
+		if err != nil {
+			return nil, false, err
+		}
+		for i := range entries {
+			if want(&entries[i]) {
+				found = append(found, entries[i])
+			}
+			after = entries[i].Seq
+		}
+		if len(entries) < scanPage {
+			slices.Reverse(found)
+			return found, false, nil
+		}
+	}
+	bounded = len(found) <= limit
+	found = found[:min(len(found), limit+1)]
+	slices.Reverse(found)
+	return found, bounded, nil
 }
 
 // A mark is a place in a listing: a seq of the log, or, for an id that does not

@@ -30,12 +30,16 @@ type Log interface {
 
 	// Read resolves a place in the log and returns up to count entries after it.
 	Read(ctx context.Context, from ReadFrom, count int) (Page, error)
-	// Snapshot returns the newest events of the orders in scope, at most
-	// MaxSnapshotOrders orders, with the position they are the state of.
+	// Snapshot returns the newest events of orders, or of a customer's orders when
+	// orders is empty, at most MaxSnapshotOrders orders, with the position they
+	// are the state of. With a customer it also says whether all of the customer's
+	// orders are known.
 	Snapshot(ctx context.Context, orders []string, customer string) (Snapshot, error)
 	// Scan returns up to count entries with a seq below before (0: from the
 	// tip), newest first.
 	Scan(ctx context.Context, before uint64, count int) ([]Entry, error)
+	// ScanUp returns up to count entries with a seq above after, oldest first.
+	ScanUp(ctx context.Context, after uint64, count int) ([]Entry, error)
 	// Recent returns the recent events of orders, or of a customer's orders when
 	// orders is empty, newest first, with the keys the log knows now.
 	Recent(ctx context.Context, orders []string, customer string) ([]Entry, error)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"sync"
@@ -8,19 +9,26 @@ import (
 )
 
 const (
-	// maxAsks bounds the look-ups waiting; past it the oldest stay and newer
-	// ones are dropped, to be asked for again.
+	// maxAsks bounds the look-ups waiting; past it new ones are dropped, counted,
+	// and asked for again by the next event or client.
 	maxAsks = 10_000
-	// lookupEvery paces the look-ups, so that they never crowd out the stream's
-	// own requests at the upstream.
-	lookupEvery = 20 * time.Millisecond
-	// missingFor is how long an order that the upstream does not know is not
-	// asked for again on behalf of events.
-	missingFor = 5 * time.Minute
-	// lookupTimeout bounds one look-up.
-	lookupTimeout = 10 * time.Second
-	lookupRetries = 3
+	// lookupWorkers and lookupEvery bound and pace the look-ups, so that they
+	// never crowd out the stream's own requests at the upstream.
+	lookupWorkers = 4
+	lookupEvery   = 20 * time.Millisecond
+	lookupTimeout = 10 * time.Second // of one look-up
+	lookupBackoff = time.Minute      // the longest wait between two tries
+	// An order without customer is not asked for again, on behalf of events, for
+	// guestFor.
+	guestFor = 5 * time.Minute
+	// lookupsStale is how long look-ups may fail before clients are told: events
+	// may be waiting that belong to somebody.
+	lookupsStale = 10 * time.Second
 )
+
+// absentAgain is when an order that the upstream did not know is asked for
+// again: REST may lag the stream. After that the next event asks anew.
+var absentAgain = [...]time.Duration{2 * time.Second, 10 * time.Second, 30 * time.Second, 2 * time.Minute}
 
 // A lookup is one question to the upstream's REST API, and its answer.
 type lookup struct {
@@ -48,110 +56,244 @@ func (l *lookup) name() string {
 	return l.ask.Order + "\n" + l.ask.Customer + "\n" + l.invoice
 }
 
-// asks is the bounded set of look-ups waiting for the leader. Safe for
-// concurrent use.
+// A question is a look-up that is due, now or later, until it was answered.
+type question struct {
+	lookup
+	due      time.Time
+	failures int
+	absences int
+	taken    bool // by a worker
+	place    int  // in later; -1 when it is not there
+}
+
+// asks is the bounded set of questions of the leader. Safe for concurrent use.
 type asks struct {
-	mu      sync.Mutex
-	waiting []lookup
-	names   map[string]bool // of waiting: asked or not
-	missing map[string]time.Time
-	fed     chan struct{}
+	mu      sync.Mutex // guards the fields below
+	all     map[string]*question
+	urgent  []*question // of clients that wait
+	ready   []*question
+	later   schedule
+	guests  map[string]time.Time // answered, but without customer
+	failing time.Time            // since when no look-up succeeds; zero while they do
+	dropped int64
+	fed     chan struct{} // cap 1
 }
 
 func newAsks() *asks {
-	return &asks{names: map[string]bool{}, missing: map[string]time.Time{}, fed: make(chan struct{}, 1)}
+	return &asks{all: map[string]*question{}, guests: map[string]time.Time{}, fed: make(chan struct{}, 1)}
 }
 
 func (a *asks) add(l lookup) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	name := l.name()
-	if asked, ok := a.names[name]; ok {
-		a.names[name] = asked || l.asked
+	q := a.all[name]
+	switch {
+	case q == nil && !l.asked && time.Since(a.guests[name]) < guestFor:
 		return
-	}
-	if len(a.waiting) >= maxAsks || !l.asked && time.Since(a.missing[name]) < missingFor {
+	case q == nil && len(a.all) >= maxAsks:
+		a.dropped++
 		return
+	case q == nil:
+		q = &question{lookup: l, place: -1}
+		a.all[name] = q
+	case q.asked || !l.asked:
+		return // it is waiting already
+	default:
+		q.asked = true
 	}
-	a.names[name] = l.asked
-	a.waiting = append(a.waiting, l)
+	a.queueLocked(q)
+}
+
+// queueLocked makes q due now.
+func (a *asks) queueLocked(q *question) {
+	if q.place >= 0 {
+		heap.Remove(&a.later, q.place)
+	}
+	if q.asked {
+		a.urgent = append(a.urgent, q)
+	} else {
+		a.ready = append(a.ready, q)
+	}
 	signal(a.fed)
 }
 
-func (a *asks) next(ctx context.Context) (lookup, bool) {
+// next returns the next question that is due, waiting for one.
+func (a *asks) next(ctx context.Context) (*question, bool) {
 	for {
-		a.mu.Lock()
-		if len(a.waiting) > 0 {
-			l := a.waiting[0]
-			a.waiting = a.waiting[1:]
-			l.asked = a.names[l.name()]
-			delete(a.names, l.name())
-			a.mu.Unlock()
-			return l, true
+		q, wait := a.pop(time.Now())
+		if q != nil {
+			return q, true
 		}
-		a.mu.Unlock()
+		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			return lookup{}, false
+			t.Stop()
+			return nil, false
 		case <-a.fed:
+		case <-t.C:
 		}
+		t.Stop()
 	}
 }
 
-func (a *asks) notFound(l *lookup) {
+func (a *asks) pop(now time.Time) (*question, time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.missing) >= maxAsks {
-		clear(a.missing)
+	for len(a.later) > 0 && !a.later[0].due.After(now) {
+		a.queueLocked(a.later[0])
 	}
-	a.missing[l.name()] = time.Now()
+	for _, list := range []*[]*question{&a.urgent, &a.ready} {
+		for len(*list) > 0 {
+			q := (*list)[0]
+			*list = (*list)[1:]
+			if q.taken || a.all[q.name()] != q {
+				continue // it stood in both
+			}
+			q.taken = true
+			if len(a.urgent)+len(a.ready) > 0 {
+				signal(a.fed) // for the other workers
+			}
+			return q, 0
+		}
+	}
+	if len(a.later) > 0 {
+		return nil, a.later[0].due.Sub(now)
+	}
+	return nil, time.Hour
+}
+
+// answered forgets q. A guest's order is not asked for again soon.
+func (a *asks) answered(q *question, guest bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failing = time.Time{}
+	a.forgetLocked(q)
+	if !guest {
+		return
+	}
+	if len(a.guests) >= maxAsks {
+		clear(a.guests)
+	}
+	a.guests[q.name()] = time.Now()
+}
+
+// absent asks again later for what the upstream does not know yet, a few times.
+func (a *asks) absent(q *question) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failing = time.Time{}
+	if q.asked || q.absences == len(absentAgain) { // a waiting client was answered: missing
+		a.forgetLocked(q)
+		return
+	}
+	a.laterLocked(q, absentAgain[q.absences])
+	q.absences++
+}
+
+// failed asks again later, for as long as it takes.
+func (a *asks) failed(q *question) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failing.IsZero() {
+		a.failing = time.Now()
+	}
+	wait := min(time.Second<<min(q.failures, 6), lookupBackoff)
+	q.failures++
+	a.laterLocked(q, jitter(wait))
+}
+
+func (a *asks) laterLocked(q *question, d time.Duration) {
+	q.taken, q.due = false, time.Now().Add(d)
+	if a.all[q.name()] == q { // not cleared meanwhile
+		heap.Push(&a.later, q)
+		signal(a.fed)
+	}
+}
+
+func (a *asks) forgetLocked(q *question) {
+	if a.all[q.name()] == q {
+		delete(a.all, q.name())
+	}
 }
 
 func (a *asks) clear() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.waiting = nil
-	clear(a.names)
+	clear(a.all)
+	a.urgent, a.ready, a.later, a.failing = nil, nil, nil, time.Time{}
+}
+
+// stats returns how many questions wait, and how many were dropped.
+func (a *asks) stats() (waiting, dropped int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return int64(len(a.all)), a.dropped
+}
+
+// failingSince returns since when no look-up succeeds, zero while they do.
+func (a *asks) failingSince() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.failing
+}
+
+// A schedule is a heap of questions by when they are due.
+type schedule []*question
+
+func (s schedule) Len() int           { return len(s) }
+func (s schedule) Less(i, j int) bool { return s[i].due.Before(s[j].due) }
+func (s schedule) Swap(i, j int) {
+	s[i], s[j] = s[j], s[i]
+	s[i].place, s[j].place = i, j
+}
+
+func (s *schedule) Push(x any) {
+	q := x.(*question)
+	q.place = len(*s)
+	*s = append(*s, q)
+}
+
+func (s *schedule) Pop() any {
+	old := *s
+	q := old[len(old)-1]
+	*s, q.place = old[:len(old)-1], -1
+	return q
 }
 
 // lookupLoop asks the upstream about orders whose customer or state is unknown.
 // No event waits for it.
 func (t *term) lookupLoop(ctx context.Context) {
 	for {
-		l, ok := t.in.asks.next(ctx)
+		q, ok := t.in.asks.next(ctx)
 		if !ok {
 			return
 		}
-		t.lookUp(ctx, &l)
+		t.lookUp(ctx, q)
 		sleep(ctx, lookupEvery)
 	}
 }
 
-func (t *term) lookUp(ctx context.Context, l *lookup) {
-	wait := retryMax
-	for range lookupRetries {
-		t.in.lookups.Add(1)
-		cctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-		err := t.lookUpOnce(cctx, l)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			if len(l.found) == 1 && l.found[0].Event.Keys.Customer == "" {
-				t.in.asks.notFound(l) // nor will the next event's look-up find it
-			}
-			t.hand(ctx, l)
-			return
-		case errors.Is(err, ErrNotFound):
-			l.done, l.missing = true, true
-			t.in.asks.notFound(l)
-			t.hand(ctx, l)
-			return
-		}
+func (t *term) lookUp(ctx context.Context, q *question) {
+	t.in.lookups.Add(1)
+	t.in.asks.mu.Lock()
+	answer := q.lookup
+	t.in.asks.mu.Unlock()
+	cctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	err := t.lookUpOnce(cctx, &answer)
+	cancel()
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		t.in.asks.answered(q, len(answer.found) == 1 && answer.found[0].Event.Keys.Customer == "")
+		t.hand(ctx, &answer)
+	case errors.Is(err, ErrNotFound):
+		answer.done, answer.missing = true, true
+		t.in.asks.absent(q)
+		t.hand(ctx, &answer)
+	default:
 		t.in.out.Debug("look-up", "err", err)
-		sleep(ctx, jitter(wait))
-		wait *= 2
+		t.in.asks.failed(q)
 	}
 }
 

@@ -702,14 +702,13 @@ func (c *memClient) Snapshot(ctx context.Context, orders []string, customer stri
 
 func (d *memData) snapshot(orders []string, customer string) (Snapshot, error) {
 	if d.history == 0 {
-		return Snapshot{None: true, Missing: orders, Uncovered: len(orders) == 0}, nil
+		return Snapshot{None: true, Missing: orders, Uncovered: customer != ""}, nil
 	}
 	if d.keyGone {
 		return Snapshot{}, ErrHistoryLost
 	}
-	s := Snapshot{Pos: Position{d.epoch, d.seq}, Key: d.key}
+	s := Snapshot{Pos: Position{d.epoch, d.seq}, Key: d.key, Uncovered: customer != "" && !d.done[customer]}
 	if len(orders) == 0 {
-		s.Uncovered = !d.done[customer]
 		orders = d.ordersOf[customer]
 		s.Truncated = len(orders) > MaxSnapshotOrders
 		orders = orders[:min(len(orders), MaxSnapshotOrders)]
@@ -734,6 +733,18 @@ func (c *memClient) Scan(ctx context.Context, before uint64, count int) (out []E
 	err = c.do(ctx, "scan", func() error {
 		for i := len(c.log.data.entries) - 1; i >= 0 && len(out) < count; i-- {
 			if e := c.log.data.entries[i]; before == 0 || e.Seq < before {
+				out = append(out, e)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (c *memClient) ScanUp(ctx context.Context, after uint64, count int) (out []Entry, err error) {
+	err = c.do(ctx, "scan", func() error {
+		for _, e := range c.log.data.entries {
+			if e.Seq > after && len(out) < count {
 				out = append(out, e)
 			}
 		}

@@ -319,7 +319,7 @@ type ScopedSnapshot struct {
 
 // Snapshot returns the state of a scope that is limited to orders or a customer.
 func (n *Node) Snapshot(ctx context.Context, scope Scope) (ScopedSnapshot, error) {
-	orders, customer := scope.SelectedOrders(), ""
+	orders, customer := scope.SelectedOrders(), scope.Customer
 	if c := scope.SelectedCustomers(); len(orders) == 0 && len(c) == 1 {
 		customer = c[0]
 	}
@@ -341,15 +341,22 @@ func (n *Node) Snapshot(ctx context.Context, scope Scope) (ScopedSnapshot, error
 	return scoped(s, scope, customer), nil
 }
 
+// scoped reduces a snapshot to what the scope may see. Within a customer's scope
+// nothing is said or asked of single orders: whether one that is not proven the
+// customer's exists is none of their business, and asking would cost the log.
 func scoped(s Snapshot, scope Scope, customer string) ScopedSnapshot {
-	out := ScopedSnapshot{Pos: s.Pos, Truncated: s.Truncated, Complete: !s.None && len(s.Missing) == 0 && !s.Uncovered}
+	missing := s.Missing
+	if scope.Customer != "" {
+		missing = nil
+	}
+	out := ScopedSnapshot{Pos: s.Pos, Truncated: s.Truncated, Complete: !s.None && len(missing) == 0 && !s.Uncovered}
 	for i := range s.States {
 		ev := &s.States[i]
 		if scope.Allows(ev.Keys) && scope.Wants(ev.Type) {
 			out.Frames = append(out.Frames, &Frame{Event: ev})
 		}
 	}
-	for _, o := range s.Missing {
+	for _, o := range missing {
 		out.Asks = append(out.Asks, Ask{Order: o})
 	}
 	if s.Uncovered && customer != "" {

@@ -95,8 +95,20 @@ func (s Scope) Narrow(f Filter) (Scope, error) {
 		wallets[i] = NormalWallet(w)
 	}
 	f.Wallets = wallets
+	s.Orders, f.Orders, f.Customers = unique(s.Orders), unique(f.Orders), unique(f.Customers)
 	s.filter = f
 	return s, nil
+}
+
+// unique returns ids without repetitions, in order.
+func unique(ids []string) []string {
+	var out []string
+	for _, id := range ids {
+		if !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // Allows is the one function that decides who sees what. Every claim and every

@@ -93,7 +93,7 @@ func (s *Subscriber) catchUpOnce(ctx context.Context, write func(*Frame) error) 
 	if p, generation, ok := s.node.hub.resolve(s.pos); ok {
 		if items, last, ok := s.node.hub.ring.after(p.Seq, generation, &s.scope); ok {
 			s.pos = p
-			if err := s.writeItems(items, write); err != nil {
+			if err := s.writeItems(ctx, items, write); err != nil {
 				return err
 			}
 			s.pos.Seq = last
@@ -117,7 +117,7 @@ func (s *Subscriber) catchUpOnce(ctx context.Context, write func(*Frame) error) 
 	codec := s.node.hub.codecFor(page.Key)
 	for i := range page.Entries {
 		it := newItem(page.Start.Epoch, &page.Entries[i], codec, 0)
-		if err := s.writeItems([]*item{it}, write); err != nil {
+		if err := s.writeItems(ctx, []*item{it}, write); err != nil {
 			return err
 		}
 		s.pos.Seq = page.Entries[i].Seq
@@ -125,9 +125,12 @@ func (s *Subscriber) catchUpOnce(ctx context.Context, write func(*Frame) error) 
 	return nil
 }
 
-func (s *Subscriber) writeItems(items []*item, write func(*Frame) error) error {
+func (s *Subscriber) writeItems(ctx context.Context, items []*item, write func(*Frame) error) error {
 	var frames []*Frame
 	for _, it := range items {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		frames = it.framesFor(&s.scope, frames[:0])
 		for _, f := range frames {
 			if err := write(f); err != nil {

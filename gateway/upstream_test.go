@@ -17,7 +17,8 @@ type upstream struct {
 	events    []Event
 	changed   chan struct{} // closed when something does
 	down      bool
-	overlap   int // how many events before the cursor come again
+	refusal   error // of look-ups of orders
+	overlap   int   // how many events before the cursor come again
 	orders    map[string]OrderInfo
 	invoices  map[string]string
 	calls     map[string]int
@@ -44,6 +45,13 @@ func (u *upstream) setDown(down bool) {
 	u.down = down
 	close(u.changed)
 	u.changed = make(chan struct{})
+}
+
+// setRefusal has look-ups of orders fail.
+func (u *upstream) setRefusal(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.refusal = err
 }
 
 // knows has the REST API tell of an order.
@@ -138,7 +146,10 @@ func (u *upstream) Order(ctx context.Context, id string) (OrderInfo, error) {
 	defer u.mu.Unlock()
 	u.calls["order "+id]++
 	o, ok := u.orders[id]
-	if !ok {
+	switch {
+	case u.refusal != nil:
+		return OrderInfo{}, u.refusal
+	case !ok:
 		return OrderInfo{}, ErrNotFound
 	}
 	return o, nil

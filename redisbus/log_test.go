@@ -358,6 +358,76 @@ func TestStateIsBounded(t *testing.T) {
 	}
 }
 
+// The writer remembers links that were trimmed here meanwhile.
+func TestTrimmedOrderIsLearnedAgain(t *testing.T) {
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{MaxOrders: 5})
+	term := acquire(t, b, gateway.AcquireRequest{})
+	mustAppend(t, b, term, 0, event(1, orderKeys))
+	for i := range 30 {
+		mustAppend(t, b, term, uint64(i+1), event(i+2, gateway.Keys{Order: fmt.Sprint("other", i), Customer: "x"}))
+	}
+	again := event(100, orderKeys)
+	known := []gateway.Record{{ID: again.ID, Event: again}}
+	if _, err := b.Append(t.Context(), term, 31, known, cursorOf(again)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := b.Snapshot(t.Context(), nil, "c1"); err != nil || len(s.States) != 1 || s.States[0].ID != again.ID {
+		t.Errorf("snapshot = %v, %v; want the order again", s.States, err)
+	}
+}
+
+func TestRecentSeqsOfAnOrderAreBounded(t *testing.T) {
+	for _, start := range []int{0, 9_999_990, 99_999_990, 999_999_990} {
+		b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{})
+		term := acquire(t, b, gateway.AcquireRequest{})
+		mustAppend(t, b, term, 0, event(1, orderKeys))
+		if start > 0 {
+			if err := b.client.HSet(t.Context(), "{rt:test}:meta", "seq", start).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 400 {
+			mustAppend(t, b, term, 0, event(i+2, orderKeys))
+		}
+		if n := len(b.client.HGet(t.Context(), "{rt:test}:state", "roo1").Val()); n > 1000 {
+			t.Errorf("from seq %d: %d bytes, want at most 1000", start, n)
+		}
+		if found, err := b.Recent(t.Context(), []string{"o1"}, ""); err != nil || len(found) < 60 || found[0].Event.ID != event(401, orderKeys).ID {
+			t.Errorf("from seq %d: %d recent events, %v; want at least 60, the newest first", start, len(found), err)
+		}
+	}
+}
+
+func TestScansGoBothWays(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		for i := range 5 {
+			mustAppend(t, b, term, uint64(i), event(i+1, orderKeys))
+		}
+		seqs := func(entries []gateway.Entry, err error) (out []uint64) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				out = append(out, e.Seq)
+			}
+			return out
+		}
+		for _, c := range []struct{ got, want []uint64 }{
+			{seqs(b.Scan(t.Context(), 0, 2)), []uint64{5, 4}},
+			{seqs(b.Scan(t.Context(), 4, 9)), []uint64{3, 2, 1}},
+			{seqs(b.Scan(t.Context(), 1, 9)), nil},
+			{seqs(b.ScanUp(t.Context(), 0, 2)), []uint64{1, 2}},
+			{seqs(b.ScanUp(t.Context(), 3, 9)), []uint64{4, 5}},
+			{seqs(b.ScanUp(t.Context(), 5, 9)), nil},
+		} {
+			if !reflect.DeepEqual(c.got, c.want) {
+				t.Errorf("scan = %v, want %v", c.got, c.want)
+			}
+		}
+	})
+}
+
 func TestTailAnnouncesAppends(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		got := make(chan gateway.Announcement, 64)

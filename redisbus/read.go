@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
+
 	"pepay-gateway/gateway"
 )
 
@@ -169,7 +171,7 @@ func (b *Bus) Snapshot(ctx context.Context, orders []string, customer string) (g
 		return gateway.Snapshot{}, err
 	}
 	if word == "NONE" {
-		return gateway.Snapshot{None: true, Missing: orders, Uncovered: len(orders) == 0}, nil
+		return gateway.Snapshot{None: true, Missing: orders, Uncovered: customer != ""}, nil
 	}
 	epoch, err := gateway.ParseEpoch(text(r, 1))
 	if err != nil {
@@ -177,7 +179,7 @@ func (b *Bus) Snapshot(ctx context.Context, orders []string, customer string) (g
 	}
 	s := gateway.Snapshot{
 		Pos: gateway.Position{Epoch: epoch, Seq: uint64(number(r, 2))}, Key: text(r, 3),
-		Uncovered: len(orders) == 0 && number(r, 5) == 0 && number(r, 4) < stateMaxAge.Milliseconds(),
+		Uncovered: customer != "" && number(r, 5) == 0 && number(r, 4) < stateMaxAge.Milliseconds(),
 		Truncated: number(r, 6) == 1,
 	}
 	var states []state
@@ -247,6 +249,20 @@ func (b *Bus) Scan(ctx context.Context, before uint64, count int) ([]gateway.Ent
 	if err != nil {
 		return nil, fmt.Errorf("redisbus: scan: %w", err)
 	}
+	return b.entriesOf(msgs), nil
+}
+
+// ScanUp implements gateway.Log.
+func (b *Bus) ScanUp(ctx context.Context, after uint64, count int) ([]gateway.Entry, error) {
+	start := strconv.FormatUint(after+1, 10) + "-0"
+	msgs, err := b.client.XRangeN(ctx, b.keys[2], start, "+", int64(count)).Result()
+	if err != nil {
+		return nil, fmt.Errorf("redisbus: scan: %w", err)
+	}
+	return b.entriesOf(msgs), nil
+}
+
+func (b *Bus) entriesOf(msgs []redis.XMessage) []gateway.Entry {
 	out := make([]gateway.Entry, 0, len(msgs))
 	for _, m := range msgs {
 		hex, _ := m.Values["e"].(string)
@@ -254,11 +270,12 @@ func (b *Bus) Scan(ctx context.Context, before uint64, count int) ([]gateway.Ent
 		e, err := entryOf([]any{m.ID, []any{"e", hex, "b", blob}})
 		if err != nil {
 			b.garbage.Add(1)
-			continue
 		}
-		out = append(out, e)
+		if e.Seq > 0 { // garbage keeps its place, so that a scan can go on from it
+			out = append(out, e)
+		}
 	}
-	return out, nil
+	return out
 }
 
 // maxRecent bounds the entries that Recent returns.

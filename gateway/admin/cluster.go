@@ -30,6 +30,7 @@ type Report struct {
 	Status      Status                        `json:"status"`
 	Connections Connections                   `json:"connections"`
 	Subscribers int                           `json:"subscribers"`
+	Waiting     int64                         `json:"lookups_waiting"`
 	Seq         uint64                        `json:"seq"`
 	Epoch       string                        `json:"epoch"`
 	Lag         map[string]Lag                `json:"lag_ms"`

@@ -35,6 +35,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge("ready", "1 while this node may get traffic.", flag(r.Ready))
 	gauge("live", "1 while clients are told that the stream is live.", flag(r.Status.State == string(gateway.Live)))
 	gauge("log_seq", "This node's place in the log.", float64(r.Seq))
+	gauge("lookups_waiting", "Questions about orders that the upstream has not answered yet.", float64(r.Waiting))
 	gauge("subscribers", "Streams attached to the hub.", float64(r.Subscribers))
 
 	conns := c.desc("connections", "Open streams by transport.", "transport")

@@ -33,7 +33,7 @@ end
 
 local function remember(field, seqs)
   local recent = (redis.call('HGET', STATE, field) or '') .. seqs
-  if #recent > 1000 then recent = string.match(recent, '^%d+,(.*)$', #recent - 1000 + 1) or recent end
+  if #recent > 1000 then recent = string.match(recent, '^%d*,(.*)$', #recent - 1000 + 1) or recent end
   redis.call('HSET', STATE, field, recent)
 end
 
@@ -146,8 +146,13 @@ for i = FIRST, #ARGV, WIDTH do
       remember('r' .. subject, string.format('%.0f,', seq))
       redis.call('ZADD', STATE_AT, now, subject)
     end
-    if order ~= '' and customer ~= '' and redis.call('HGET', JOIN, 'c' .. order) == customer then
-      to_front(customer, order)
+    if order ~= '' and customer ~= '' then
+      local first = redis.call('HGET', JOIN, 'c' .. order)
+      if not first then -- the writer remembers what was trimmed here
+        learn(order, invoice, customer)
+        first = customer
+      end
+      if first == customer then to_front(customer, order) end
     end
     if string.find(flags, 'c', 1, true) then
       if order ~= '' then

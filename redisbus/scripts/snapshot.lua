@@ -3,10 +3,10 @@ local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'key', 'floor')
 if not m[1] or not m[3] then return {'NONE'} end
 if not intact(m[3], tonumber(m[2])) then return {'LOST'} end
 local max, orders, truncated, covered = tonumber(ARGV[2]), {}, 0, 1
+if ARGV[1] ~= '' then covered = redis.call('HEXISTS', JOIN, 'k' .. ARGV[1]) end
 if #ARGV > 2 then
   for i = 3, #ARGV do orders[#orders + 1] = ARGV[i] end
 else
-  covered = redis.call('HEXISTS', JOIN, 'k' .. ARGV[1])
   for order in string.gmatch(redis.call('HGET', JOIN, 'l' .. ARGV[1]) or '', '[^\n]+') do
     if #orders == max then truncated = 1 break end
     orders[#orders + 1] = order
