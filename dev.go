@@ -66,6 +66,7 @@ type dev struct {
 
 func runDev(ctx context.Context, env environment, flags devFlags) error {
 	log := env.logger("warn")
+	redisbus.LogTo(log)
 	redis, err := redisbus.StartEmbedded()
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ drain.duration, and exits 0.`,
 				return err
 			}
 			log := env.logger(cfg.Log.Level)
+			redisbus.LogTo(log)
 			n, err := newNode(cfg, nil, log)
 			if err != nil {
 				return errors.Join(err, ln.Close(), adminLn.Close())
@@ -88,9 +89,10 @@ type node struct {
 	admin   *admin.Server
 	cluster *admin.Cluster
 
-	adminURL string
-	embedded bool // its Redis is in this process and need not be checked
-	draining atomic.Bool
+	adminURL  string
+	unchecked bool // Redis did not answer at the start
+	embedded  bool // its Redis is in this process and need not be checked
+	draining  atomic.Bool
 }
 
 // newNode builds a node; nothing runs or connects yet. site serves what is not
@@ -164,7 +166,7 @@ func (n *node) run(ctx context.Context, public, operators net.Listener) error {
 	failed := make(chan error, 1)
 	go func() {
 		failed <- runAll(serving,
-			n.node.Run, n.cluster.Run,
+			n.node.Run, n.cluster.Run, n.checkLater,
 			func(ctx context.Context) error { return n.admin.Serve(ctx, operators) },
 			func(ctx context.Context) error { return n.public.Serve(ctx, public) })
 	}()
@@ -217,10 +219,27 @@ func (n *node) check(ctx context.Context) error {
 	defer cancel()
 	err := n.bus.Check(ctx)
 	if err != nil && !errors.Is(err, redisbus.ErrEvicting) {
+		n.unchecked = true
 		n.log.Warn("redis is not reachable yet; this node starts anyway and is ready once it is", "err", err)
 		return nil
 	}
 	return err
+}
+
+// checkLater looks at a Redis that was not reachable at the start, until it is.
+func (n *node) checkLater(ctx context.Context) error {
+	for n.unchecked && ctx.Err() == nil {
+		err := n.bus.Check(ctx)
+		if errors.Is(err, redisbus.ErrEvicting) {
+			return err
+		}
+		if err == nil {
+			break
+		}
+		wait(ctx, startTimeout)
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -139,3 +139,36 @@ func TestFindTellsForeignAndUnknownAlike(t *testing.T) {
 		}
 	})
 }
+
+// A client that pages forward gets what is next to its mark, however much came
+// since.
+func TestListCountsUpFromEndingBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newMemLog()
+		w := newWriter(t, l)
+		n, _ := startNode(t, l, NodeConfig{})
+		const all = 2*MaxListScan + 50
+		for i := range all {
+			w.events(testEvent(i, Keys{Order: fmt.Sprint(i)}))
+		}
+		next, pages := 0, 0
+		for mark := testEvent(0, Keys{}).ID; ; pages++ {
+			page, err := n.List(t.Context(), ListQuery{Scope: account, Limit: 100, EndingBefore: mark})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := len(page.Events) - 1; i >= 0; i-- {
+				if next++; page.Events[i].ID != testEvent(next, Keys{}).ID {
+					t.Fatalf("event %d of the pages is %s, want %s", next, page.Events[i].ID, testEvent(next, Keys{}).ID)
+				}
+				mark = page.Events[i].ID
+			}
+			if !page.HasMore {
+				break
+			}
+		}
+		if next != all-1 {
+			t.Errorf("%d pages brought %d events, want %d", pages+1, next, all-1)
+		}
+	})
+}

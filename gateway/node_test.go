@@ -289,3 +289,33 @@ func TestNodePassesAsksAndNudgesOn(t *testing.T) {
 		}
 	})
 }
+
+// Within a customer's scope an order that is not theirs looks the same whether
+// it exists or not, and nobody is asked about it.
+func TestSnapshotTellsNothingOfOthersOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newMemLog()
+		w := newWriter(t, l)
+		n, _ := startNode(t, l, NodeConfig{})
+		w.events(testEvent(1, Keys{Order: "theirs", Customer: "d"}))
+		for _, covered := range []bool{false, true} {
+			if covered {
+				w.join("covered", Join{Customer: "c", Covered: true})
+			}
+			for _, order := range []string{"theirs", "nobody's"} {
+				scope, err := Scope{Customer: "c"}.Narrow(Filter{Orders: []string{order}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				snap, err := n.Snapshot(t.Context(), scope)
+				var want []Ask
+				if !covered {
+					want = []Ask{{Customer: "c"}}
+				}
+				if err != nil || snap.Complete != covered || len(snap.Frames) != 0 || !slices.Equal(snap.Asks, want) {
+					t.Errorf("%s, covered %v: %+v, %v; want asks %v", order, covered, snap, err, want)
+				}
+			}
+		}
+	})
+}

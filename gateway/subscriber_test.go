@@ -258,3 +258,31 @@ func TestCatchUpEndsWithItsContextOrItsWriter(t *testing.T) {
 		nc.heal()
 	})
 }
+
+func TestReplayEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newMemLog()
+		w := newWriter(t, l)
+		n, _ := startNode(t, l, NodeConfig{})
+		time.Sleep(pollEvery)
+		start := n.Position()
+		for i := range 400 {
+			w.events(testEvent(i, Keys{Order: "o"}))
+		}
+		time.Sleep(2 * pollEvery)
+		ctx, cancel := context.WithCancel(t.Context())
+		s := n.Subscribe(account)
+		defer s.Close()
+		s.Seek(start)
+		wrote := 0
+		err := s.CatchUp(ctx, func(*Frame) error {
+			if wrote++; wrote == 3 {
+				cancel()
+			}
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) || wrote > 4 {
+			t.Errorf("CatchUp = %v after %d frames, want it to end at once", err, wrote)
+		}
+	})
+}

@@ -192,3 +192,15 @@ func timeOfMillis(ms int64) time.Time {
 	}
 	return time.UnixMilli(ms)
 }
+
+// LogTo sends what the Redis library says of its connections to log, at debug
+// level; every failure that matters is reported by the call that met it. Call it
+// before the first New: it is not safe for concurrent use.
+func LogTo(log *slog.Logger) { redis.SetLogger(libraryLog{log.With("component", "redis")}) }
+
+type libraryLog struct{ log *slog.Logger }
+
+// Printf implements the library's logger.
+func (l libraryLog) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, "redis library", "text", fmt.Sprintf(format, v...))
+}

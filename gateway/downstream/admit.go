@@ -95,10 +95,14 @@ func (a *admission) snapshots() bool {
 	return len(a.scope.SelectedOrders()) > 0 || len(a.scope.SelectedCustomers()) == 1
 }
 
-// perToken is how many streams the token may have; 0 means no limit.
+// perToken is how many streams the token may have; 0 means no limit. An API key
+// is a server's, which may have many processes.
 func (a *admission) perToken(limit int) int {
-	if a.claims.Kind == auth.KindSSE {
+	switch a.claims.Kind {
+	case auth.KindSSE:
 		return 1
+	case auth.KindStream:
+		return limit
 	}
-	return limit
+	return 0
 }

@@ -26,7 +26,7 @@ func parseQuery(values url.Values) (query, *problem) {
 	if q.since, p = single(values, "since"); p != nil {
 		return query{}, p
 	}
-	if values.Has("since") && !validSince(q.since) {
+	if values.Has("since") && q.since != resetID && !validSince(q.since) {
 		return query{}, badParameter("since")
 	}
 	if format, p := single(values, "format"); p != nil || values.Has("format") && format != "event_v1" {
@@ -85,6 +85,9 @@ func validIDs(ids []string) bool {
 	}
 	return true
 }
+
+// resetID is the SSE id of a reset: a cursor that never resolves.
+const resetID = "cur_reset"
 
 // validSince says whether since could name a place: a cursor, or an event id.
 func validSince(since string) bool {

@@ -12,6 +12,7 @@ import (
 const (
 	expiryNotice = 60 * time.Second // before the session ends the client is told
 	logRetry     = time.Second      // between two tries to reach the log
+	pingClient   = 10 * time.Second // at least, between two pings; well within silence
 	// A client that fell behind maxSlow times within slowWindow is told to come
 	// back when it can keep up.
 	maxSlow    = 3
@@ -70,6 +71,8 @@ type session struct {
 	asks      map[gateway.Ask]struct{} // what the snapshot still lacks
 	asked     int                      // times
 	replaying bool                     // replay_complete has yet to be said
+	renewing  bool                     // what the client shows is void until the snapshot has come
+	pinged    time.Time                // when the client last had to answer
 	slow      []time.Time              // when the client fell behind
 	broken    bool                     // a write failed
 	frames    int64
@@ -171,20 +174,19 @@ func (s *session) open() error {
 	s.sub = node.Subscribe(s.scope)
 	start, away := s.locate()
 	s.health, s.changed = node.Health()
-	if err := s.hello(start); err != nil {
+	if err := s.hello(start, away); err != nil {
 		return err
+	}
+	for away != nil && s.resumable { // only the log can tell where it goes on
+		if err := s.pause(logRetry); err != nil {
+			return err
+		}
+		start, away = s.locate()
 	}
 	switch {
 	case start.Resumed:
 		s.sub.Seek(start.Pos)
 		s.server.counts.replays.Add(1)
-	case away != nil && s.resumable && !s.snapshots():
-		// Only the log can tell where it goes on, and there is nothing to start
-		// anew from: the client keeps its place and asks again.
-		return turnedAway(errLogAway)
-	case away != nil && s.resumable:
-		start.Reason = "unknown"
-		fallthrough
 	case s.resumable:
 		if err := s.reset(start.Reason); err != nil {
 			return err
@@ -218,18 +220,24 @@ func (s *session) locate() (gateway.Start, error) {
 	return node.Locate(s.ctx, s.since, s.scope)
 }
 
-func (s *session) hello(start gateway.Start) error {
+// hello says where the stream starts. While the log is away a client that
+// resumes has lost nothing yet; if it turns out to have, reset follows. Where a
+// snapshot follows there is no cursor: whoever is cut before its end must not
+// resume behind it.
+func (s *session) hello(start gateway.Start, away error) error {
 	s.told = s.health.State
 	if !s.controls {
 		return nil
 	}
-	pos := s.sub.Position()
-	if start.Resumed {
-		pos = start.Pos
+	cursor := ""
+	switch {
+	case start.Resumed:
+		cursor = s.server.node.Cursor(start.Pos)
+	case away == nil && !s.snapshots():
+		cursor = s.server.node.Cursor(s.sub.Position())
 	}
-	// No cursor on the frame: what it stands for has not been written yet.
 	return s.wrote(s.sink.control(helloControl{
-		control: controlOf("hello"), Resumed: start.Resumed, Cursor: cursorText(s.server.node.Cursor(pos)),
+		control: controlOf("hello"), Resumed: start.Resumed || away != nil && s.resumable, Cursor: cursorText(cursor),
 		Status: string(s.told), HeartbeatMS: s.server.cfg.Heartbeat.Milliseconds(),
 		SessionExpiresAt: s.sessions.Unix(),
 		ScopeID:          s.server.scopeID(s.grant.scope),
@@ -252,12 +260,16 @@ func (s *session) reset(reason string) error {
 	if s.snapshots() {
 		return s.snapshot(reason)
 	}
+	s.sub.Seek(s.server.node.Position())
 	return s.sayReset(reason)
 }
 
+// sayReset tells the client to forget what it shows, and takes its cursor away:
+// cut before the snapshot's end it must get the whole of it again, though the
+// cursor it held may resolve by then.
 func (s *session) sayReset(reason string) error {
 	s.server.counts.resets.Add(1)
-	return s.wrote(s.sink.control(resetControl{controlOf("reset"), reason}, ""))
+	return s.wrote(s.sink.control(resetControl{controlOf("reset"), reason}, resetID))
 }
 
 // snapshot sends the state of the orders in scope, after a reset if there is a
@@ -294,6 +306,7 @@ func (s *session) sendSnapshot(snap gateway.ScopedSnapshot, reason string) error
 		}
 	}
 	s.sub.Seek(snap.Pos)
+	s.renewing = false
 	s.askFor(snap)
 	return s.status()
 }
@@ -345,7 +358,7 @@ func (s *session) covered(a gateway.Ask) error {
 // status tells the client how fresh its events are, when that is news.
 func (s *session) status() error {
 	h := s.health
-	if h.State == gateway.Live && s.incomplete() {
+	if h.State == gateway.Live && (s.incomplete() || s.renewing) {
 		h = gateway.Health{State: gateway.CatchingUp, Reason: "snapshot_incomplete", Since: time.Now()}
 	}
 	if !s.controls || h.State == s.told {
@@ -407,7 +420,9 @@ func (s *session) loop(queue <-chan *gateway.Frame, detached <-chan struct{}, un
 			err = s.reattach(queue)
 		case <-s.changed:
 			s.health, s.changed = s.server.node.Health()
-			err = s.status()
+			if len(detached) == 0 { // else what brought the change voids what the client shows
+				err = s.status()
+			}
 		case <-s.beat.C:
 			err = s.heartbeat(queue != nil)
 		case <-s.expiring.C:
@@ -458,6 +473,9 @@ func (s *session) writeEvent(f *gateway.Frame) error {
 	if err := s.wrote(s.sink.event(f, s.incomplete())); err != nil {
 		return err
 	}
+	if err := s.pingInTime(); err != nil {
+		return err
+	}
 	s.frames++
 	s.server.counts.frames.Add(1)
 	return nil
@@ -505,6 +523,7 @@ func (s *session) reattach(queue <-chan *gateway.Frame) error {
 // spread, so that the log is not asked for all of them at once.
 func (s *session) startAnew(reason string) error {
 	if s.snapshots() {
+		s.renewing = true
 		ws, sse, _ := s.server.streams.open()
 		spread := time.Duration(ws+sse) * time.Second / resetsPerSecond
 		if err := s.pause(min(spread, resetSpread) + time.Millisecond); err != nil {
@@ -543,10 +562,20 @@ func (s *session) nextBeat() time.Duration {
 
 func (s *session) heartbeat(live bool) error {
 	s.beat.Reset(s.nextBeat())
-	if err := s.wrote(s.sink.ping()); err != nil {
+	if err := s.pingInTime(); err != nil {
 		return err
 	}
 	return s.offerTip(live)
+}
+
+// pingInTime asks the client for a sign of life now and then, also in the midst
+// of a long replay: a client that only reads must not be taken for dead.
+func (s *session) pingInTime() error {
+	if time.Since(s.pinged) < pingClient {
+		return nil
+	}
+	s.pinged = time.Now()
+	return s.wrote(s.sink.ping())
 }
 
 // offerTip gives a sign of life. Live, it queues behind the events.

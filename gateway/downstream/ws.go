@@ -11,6 +11,7 @@ import (
 	"github.com/gofiber/contrib/websocket"
 	"github.com/gofiber/fiber/v2"
 
+	"pepay-gateway/auth"
 	"pepay-gateway/gateway"
 )
 
@@ -20,8 +21,8 @@ const (
 	silence = 60 * time.Second
 	// closeWait is how long a client has to answer a close frame.
 	closeWait      = 2 * time.Second
-	maxMessage     = 4 << 10 // bytes; a token that names 50 orders, and its wrapping
-	maxCloseReason = 123     // bytes, by RFC 6455
+	maxMessage     = auth.MaxTokenBytes + 64 // bytes; a token and its wrapping
+	maxCloseReason = 123                     // bytes, by RFC 6455
 	// A client may send messagesPerWindow messages, pings and pongs in messageWindow.
 	messagesPerWindow = 20
 	messageWindow     = 10 * time.Second

@@ -132,6 +132,9 @@ export class Stream {
         break;
       case 'reset':
         this.#settled = false;
+        // Cut before the snapshot's end, the next connection must repeat it. (An
+        // EventSource is given an id that sees to that.)
+        if (this.#transport === 'ws') this.#cursor = '';
         break;
       case 'replay_complete':
       case 'tip':
