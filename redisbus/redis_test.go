@@ -3,11 +3,12 @@ package redisbus
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,15 +20,22 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// freePort returns a loopback port that was free a moment ago.
+var ports atomic.Uint32
+
+// freePort returns a loopback port that nobody listens on, below the range from
+// which the system hands out ports to others.
 func freePort(t testing.TB) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 26000 + int(uint32(os.Getpid())*7+ports.Add(1))%6000
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = ln.Close()
+			return port
+		}
 	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // startRedis starts a redis-server of the test's own and returns its address.
@@ -36,39 +44,69 @@ func startRedis(t testing.TB, args ...string) string {
 	return startRedisWith(t, append([]string{"--save", "", "--appendonly", "no"}, args...))
 }
 
+// startRedisWith tries again when somebody else took the port meanwhile.
 func startRedisWith(t testing.TB, args []string) string {
 	t.Helper()
-	port, dir := freePort(t), t.TempDir()
-	cmd := exec.Command("redis-server", append(args, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir)...)
-	out, err := os.Create(filepath.Join(dir, "redis.out"))
+	dir := t.TempDir()
+	for range 5 {
+		addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+		if runRedis(t, dir, addr, args) {
+			return addr
+		}
+	}
+	out, _ := os.ReadFile(filepath.Join(dir, "redis.out"))
+	t.Fatalf("redis-server does not start:\n%s", out)
+	return ""
+}
+
+func runRedis(t testing.TB, dir, addr string, args []string) bool {
+	t.Helper()
+	out, err := os.OpenFile(filepath.Join(dir, "redis.out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, port, _ := net.SplitHostPort(addr)
+	cmd := exec.Command("redis-server", append(slices.Clone(args), "--port", port, "--bind", "127.0.0.1", "--dir", dir)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("redis-server (Debian: apt-get install redis-server): %v", err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // killed below
+		close(ended)
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 		_ = out.Close()
 	})
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	eventually(t, "redis-server answers", func() bool {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			return false
+	up := false
+	eventually(t, "redis-server answers or ends", func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+			up = pong(addr)
+			return up
 		}
-		defer func() { _ = c.Close() }()
-		_ = c.SetDeadline(time.Now().Add(time.Second))
-		if _, err := c.Write([]byte("PING\r\n")); err != nil {
-			return false
-		}
-		var b [5]byte
-		_, err = c.Read(b[:])
-		return err == nil && string(b[:]) == "+PONG"
 	})
-	return addr
+	return up
+}
+
+func pong(addr string) bool {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(time.Second))
+	if _, err := c.Write([]byte("PING\r\n")); err != nil {
+		return false
+	}
+	var b [5]byte
+	_, err = io.ReadFull(c, b[:])
+	return err == nil && string(b[:]) == "+PONG"
 }
 
 // eventually waits until ok holds.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -67,9 +68,10 @@ func TestSentinel(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
-	var addrs []string
+	var addrs, buses []string
 	for range 3 {
-		addrs = append(addrs, startRedis(t, "--cluster-enabled", "yes"))
+		buses = append(buses, strconv.Itoa(freePort(t)))
+		addrs = append(addrs, startRedis(t, "--cluster-enabled", "yes", "--cluster-port", buses[len(buses)-1]))
 	}
 	for i, addr := range addrs {
 		c := redis.NewClient(&redis.Options{Addr: addr, DisableIdentity: true, MaintNotificationsConfig: maintOff()})
@@ -78,9 +80,9 @@ func TestCluster(t *testing.T) {
 		if err := c.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", first, last).Err(); err != nil {
 			t.Fatal(err)
 		}
-		for _, other := range addrs {
+		for j, other := range addrs {
 			host, port, _ := net.SplitHostPort(other)
-			if err := c.ClusterMeet(t.Context(), host, port).Err(); err != nil {
+			if err := c.Do(t.Context(), "CLUSTER", "MEET", host, port, buses[j]).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -12,6 +12,9 @@ if not intact(m[3], seq) then return {'LOST'} end
 local hex, now, from = hex_of(ARGV[1]), now_ms(), seq
 local added, duplicates = {}, 0
 
+-- Scores of state_at: the time, and the seq where that is the same.
+local function stamp() return string.format('%.3f', now + (seq % 1000) / 1000) end
+
 -- The newest version wins; without versions the later in the log does.
 local function keep(field, value)
   local old = redis.call('HGET', STATE, field)
@@ -49,7 +52,7 @@ local function adopt(order, invoice)
   if recent then remember('r' .. to, recent) end
   redis.call('HDEL', STATE, '1' .. from_, '2' .. from_, '3' .. from_, 'r' .. from_)
   redis.call('ZREM', STATE_AT, from_)
-  redis.call('ZADD', STATE_AT, now, to)
+  redis.call('ZADD', STATE_AT, stamp(), to)
 end
 
 local function without(list, item)
@@ -144,7 +147,7 @@ for i = FIRST, #ARGV, WIDTH do
     if not is_join and subject then
       if object ~= '0' then keep(object .. subject, ms .. ':' .. vs .. ':' .. string.format('%.0f:', seq) .. blob) end
       remember('r' .. subject, string.format('%.0f,', seq))
-      redis.call('ZADD', STATE_AT, now, subject)
+      redis.call('ZADD', STATE_AT, stamp(), subject)
     end
     if order ~= '' and customer ~= '' then
       local first = redis.call('HGET', JOIN, 'c' .. order)
@@ -157,10 +160,10 @@ for i = FIRST, #ARGV, WIDTH do
     if string.find(flags, 'c', 1, true) then
       if order ~= '' then
         if string.find(flags, 'q', 1, true) then redis.call('HSET', JOIN, 'q' .. order, 1) end
-        redis.call('ZADD', STATE_AT, 'NX', now, 'o' .. order)
+        redis.call('ZADD', STATE_AT, 'NX', stamp(), 'o' .. order)
       elseif customer ~= '' then
         redis.call('HSET', JOIN, 'k' .. customer, 1)
-        redis.call('ZADD', STATE_AT, now, 'k' .. customer)
+        redis.call('ZADD', STATE_AT, stamp(), 'k' .. customer)
       end
     end
     added[#added + 1] = #blob .. ',' .. #handed .. ':' .. blob .. handed
