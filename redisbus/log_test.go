@@ -221,6 +221,36 @@ func TestDeletedKeyStartsANewHistory(t *testing.T) {
 	}
 }
 
+// A log that is not as long as meta says may lack any of its entries.
+func TestShortenedLogStartsANewHistory(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		mustAppend(t, b, term, 0, event(1, orderKeys), event(2, orderKeys))
+		if err := b.client.XDel(t.Context(), "{rt:test}:log", "2-0").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if next := succeed(t, b, term); next.Seq != 0 || !next.Cursor.IsZero() {
+			t.Errorf("next term starts at %d with %v, want a new history", next.Seq, next.Cursor)
+		}
+	})
+}
+
+func TestFirstCustomerOfAnOrderStays(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		second := orderKeys
+		second.Customer = "c2"
+		mustAppend(t, b, term, 0, event(1, orderKeys), event(2, second))
+		links, _, err := b.Links(t.Context(), []string{"o1"}, nil)
+		if err != nil || links[0].Customer != "c1" {
+			t.Errorf("links = %+v, %v; want c1", links, err)
+		}
+		if s, err := b.Snapshot(t.Context(), nil, "c2"); err != nil || len(s.States) != 0 {
+			t.Errorf("the second customer's snapshot = %v, %v; want nothing", s.States, err)
+		}
+	})
+}
+
 func TestNewHistoryOnRequestForgetsEverything(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})
