@@ -58,9 +58,14 @@ func TestParseObject(t *testing.T) {
 		object, typ string
 		want        Object
 	}{
-		{"commerce_order", "", ObjectOrder}, {"invoice", "", ObjectInvoice}, {"invoice_payment", "", ObjectPayment},
-		{"refund", "invoice.paid", ObjectOther}, {"", "invoice.paid", ObjectInvoice},
-		{"", "invoice_payment.updated", ObjectPayment}, {"", "commerce.order.updated", ObjectOrder}, {"", "", ObjectOther},
+		{"commerce_order", "", ObjectOrder},
+		{"invoice", "", ObjectInvoice},
+		{"invoice_payment", "", ObjectPayment},
+		{"refund", "invoice.paid", ObjectOther},
+		{"", "invoice.paid", ObjectInvoice},
+		{"", "invoice_payment.updated", ObjectPayment},
+		{"", "commerce.order.updated", ObjectOrder},
+		{"", "", ObjectOther},
 	}
 	for _, tt := range tests {
 		if got := ParseObject(tt.object, tt.typ); got != tt.want {

@@ -70,8 +70,10 @@ func TestCursorRefusals(t *testing.T) {
 	if _, ok := none.Decode(good); ok || none.Encode(Position{1, 2}) != "" || c.Encode(Position{}) != "" {
 		t.Errorf("a codec or a position that is none has a cursor")
 	}
-	for _, s := range []string{"", "cur_", good[1:], good + "A", " " + good[1:], strings.Replace(good, "cur_", "CUR_", 1),
-		"cur_" + strings.Repeat("=", 22), "cur_" + strings.Repeat("\n", 22), good[:25] + "+", string(flipped)} {
+	for _, s := range []string{
+		"", "cur_", good[1:], good + "A", " " + good[1:], strings.Replace(good, "cur_", "CUR_", 1),
+		"cur_" + strings.Repeat("=", 22), "cur_" + strings.Repeat("\n", 22), good[:25] + "+", string(flipped),
+	} {
 		if p, ok := c.Decode(s); ok {
 			t.Errorf("Decode(%q) = %v, want none", s, p)
 		}
@@ -88,8 +90,10 @@ func FuzzCursor(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, s := range []string{"", "cur_", c.Encode(Position{1, 0}), c.Encode(Position{1<<48 - 1, 1<<64 - 1}),
-		"cur_AAAAAAAAAAAAAAAAAAAAAA", "cur_AAAAAAAAAAAAAAAAAAAAAB", "evt_1-1"} {
+	for _, s := range []string{
+		"", "cur_", c.Encode(Position{1, 0}), c.Encode(Position{1<<48 - 1, 1<<64 - 1}),
+		"cur_AAAAAAAAAAAAAAAAAAAAAA", "cur_AAAAAAAAAAAAAAAAAAAAAB", "evt_1-1",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
