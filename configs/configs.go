@@ -143,8 +143,8 @@ func Default() Config {
 		Leader: Leader{Lease: 5 * time.Second},
 		Drain:  Drain{Delay: 5 * time.Second, Duration: 20 * time.Second},
 		Limits: Limits{
-			Connections:            20_000, // about 250 MB
-			ConnectionsPerIP:       200,    // an office or a mobile carrier's gateway, not one person
+			Connections:            20_000,
+			ConnectionsPerIP:       200, // an office or a mobile carrier's gateway, not one person
 			ConnectionsPerToken:    20,
 			ConnectionsPerCustomer: 50,
 			HandshakesPerIP:        20,
