@@ -20,7 +20,7 @@ const (
 	lookupBackoff = time.Minute      // the longest wait between two tries
 	// An order without customer is not asked for again, on behalf of events, for
 	// guestFor.
-	guestFor = 5 * time.Minute
+	guestFor = time.Minute
 	// lookupsStale is how long look-ups may fail before clients are told: events
 	// may be waiting that belong to somebody.
 	lookupsStale = 10 * time.Second
@@ -91,22 +91,25 @@ func (a *asks) add(l lookup) {
 	switch {
 	case q == nil && !l.asked && time.Since(a.guests[name]) < guestFor:
 		return
-	case q == nil && len(a.all) >= maxAsks:
-		a.dropped++
+	case q == nil && len(a.all) >= maxAsks && (!l.asked || len(a.all) >= 2*maxAsks):
+		a.dropped++ // clients have a share of their own
 		return
 	case q == nil:
 		q = &question{lookup: l, place: -1}
 		a.all[name] = q
-	case q.asked || !l.asked:
+	case !l.asked, q.asked && q.place < 0:
 		return // it is waiting already
-	default:
+	default: // a client waits: now
 		q.asked = true
 	}
 	a.queueLocked(q)
 }
 
-// queueLocked makes q due now.
+// queueLocked makes q due now, unless a worker has it.
 func (a *asks) queueLocked(q *question) {
+	if q.taken {
+		return
+	}
 	if q.place >= 0 {
 		heap.Remove(&a.later, q.place)
 	}
@@ -147,11 +150,11 @@ func (a *asks) pop(now time.Time) (*question, time.Duration) {
 		for len(*list) > 0 {
 			q := (*list)[0]
 			*list = (*list)[1:]
-			if q.taken || a.all[q.name()] != q {
-				continue // it stood in both
+			if q.taken || q.place >= 0 || a.all[q.name()] != q {
+				continue // it stood in both, and the other was served
 			}
 			q.taken = true
-			if len(a.urgent)+len(a.ready) > 0 {
+			if len(a.urgent)+len(a.ready)+len(a.later) > 0 {
 				signal(a.fed) // for the other workers
 			}
 			return q, 0
@@ -163,32 +166,35 @@ func (a *asks) pop(now time.Time) (*question, time.Duration) {
 	return nil, time.Hour
 }
 
-// answered forgets q. A guest's order is not asked for again soon.
-func (a *asks) answered(q *question, guest bool) {
+// answered forgets q, and says whether a client waits for the answer. A guest's
+// order is not asked for again soon.
+func (a *asks) answered(q *question, guest bool) (asked bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.failing = time.Time{}
 	a.forgetLocked(q)
-	if !guest {
-		return
+	if guest {
+		if len(a.guests) >= maxAsks {
+			clear(a.guests)
+		}
+		a.guests[q.name()] = time.Now()
 	}
-	if len(a.guests) >= maxAsks {
-		clear(a.guests)
-	}
-	a.guests[q.name()] = time.Now()
+	return q.asked
 }
 
 // absent asks again later for what the upstream does not know yet, a few times.
-func (a *asks) absent(q *question) {
+// It says whether a client waits for the answer.
+func (a *asks) absent(q *question) (asked bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.failing = time.Time{}
 	if q.asked || q.absences == len(absentAgain) { // a waiting client was answered: missing
 		a.forgetLocked(q)
-		return
+		return q.asked
 	}
 	a.laterLocked(q, absentAgain[q.absences])
 	q.absences++
+	return false
 }
 
 // failed asks again later, for as long as it takes.
@@ -276,20 +282,17 @@ func (t *term) lookupLoop(ctx context.Context) {
 
 func (t *term) lookUp(ctx context.Context, q *question) {
 	t.in.lookups.Add(1)
-	t.in.asks.mu.Lock()
-	answer := q.lookup
-	t.in.asks.mu.Unlock()
+	answer := lookup{ask: q.ask, invoice: q.invoice} // these never change
 	cctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	err := t.lookUpOnce(cctx, &answer)
 	cancel()
 	switch {
 	case ctx.Err() != nil:
 	case err == nil:
-		t.in.asks.answered(q, len(answer.found) == 1 && answer.found[0].Event.Keys.Customer == "")
+		answer.asked = t.in.asks.answered(q, len(answer.found) == 1 && answer.found[0].Event.Keys.Customer == "")
 		t.hand(ctx, &answer)
 	case errors.Is(err, ErrNotFound):
-		answer.done, answer.missing = true, true
-		t.in.asks.absent(q)
+		answer.done, answer.missing, answer.asked = true, true, t.in.asks.absent(q)
 		t.hand(ctx, &answer)
 	default:
 		t.in.out.Debug("look-up", "err", err)

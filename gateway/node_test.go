@@ -319,3 +319,18 @@ func TestSnapshotTellsNothingOfOthersOrders(t *testing.T) {
 		}
 	})
 }
+
+// An order that the merchant signed into the token is asked about, also when the
+// customer is known: its state may have been trimmed.
+func TestSnapshotMissesOrdersThatTheTokenNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newMemLog()
+		w := newWriter(t, l)
+		n, _ := startNode(t, l, NodeConfig{})
+		w.join("covered", Join{Customer: "c", Covered: true})
+		snap, err := n.Snapshot(t.Context(), Scope{Customer: "c", Orders: []string{"trimmed"}})
+		if want := []Ask{{Order: "trimmed"}}; err != nil || snap.Complete || !slices.Equal(snap.Asks, want) {
+			t.Errorf("%+v, %v; want incomplete, asks %v", snap, err, want)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // A ScopedSnapshot is what a scope may see of the state of its orders.
@@ -39,12 +40,13 @@ func (n *Node) Snapshot(ctx context.Context, scope Scope) (ScopedSnapshot, error
 }
 
 // scoped reduces a snapshot to what the scope may see. Within a customer's scope
-// nothing is said or asked of single orders: whether one that is not proven the
-// customer's exists is none of their business, and asking would cost the log.
+// nothing is said or asked of single orders but those that the token itself
+// names: whether one that is not proven the customer's exists is none of their
+// business, and asking would cost the log.
 func scoped(s Snapshot, scope Scope, customer string) ScopedSnapshot {
 	missing := s.Missing
 	if scope.Customer != "" {
-		missing = nil
+		missing = slices.DeleteFunc(slices.Clone(missing), func(o string) bool { return !slices.Contains(scope.Orders, o) })
 	}
 	out := ScopedSnapshot{Pos: s.Pos, Truncated: s.Truncated, Complete: !s.None && len(missing) == 0 && !s.Uncovered}
 	for i := range s.States {

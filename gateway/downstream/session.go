@@ -17,6 +17,8 @@ const (
 	// back when it can keep up.
 	maxSlow    = 3
 	slowWindow = time.Minute
+	// A client that takes longer for what its queue holds is what was too slow.
+	slowDrain = 200 * time.Millisecond
 	// resetsPerSecond spreads the snapshots after a reset of everybody, for at
 	// most resetSpread.
 	resetsPerSecond = 500
@@ -190,7 +192,7 @@ func (s *session) catchUp() error {
 			if s.replaying {
 				s.sub.Tip() // becomes replay_complete, behind what attaching queued
 			}
-			return nil
+			return s.status() // it may have changed meanwhile
 		case s.ctx.Err() != nil:
 			return context.Cause(s.ctx)
 		case s.broken:
@@ -312,20 +314,24 @@ func (s *session) writeTip(f *gateway.Frame) error {
 
 // reattach brings a stream that the hub has detached back to the tip.
 func (s *session) reattach(queue <-chan *gateway.Frame) error {
+	began := time.Now()
 	for len(queue) > 0 {
 		if err := s.write(<-queue); err != nil {
 			return err
 		}
 	}
+	drained := time.Since(began)
 	var reset *gateway.ResetError
 	if errors.As(s.sub.Why(), &reset) {
 		s.replaying = true
 		return s.startAnew(reset.Reason)
 	}
-	if err := s.fellBehind(); err != nil {
-		return err
-	}
 	s.server.counts.slow.Add(1)
+	if drained >= slowDrain { // else it was a burst, too large for any queue
+		if err := s.fellBehind(); err != nil {
+			return err
+		}
+	}
 	return s.catchUp()
 }
 
@@ -334,6 +340,9 @@ func (s *session) reattach(queue <-chan *gateway.Frame) error {
 func (s *session) startAnew(reason string) error {
 	if s.snapshots() {
 		s.renewing = true
+		if err := s.status(); err != nil {
+			return err
+		}
 		ws, sse, _ := s.server.streams.open()
 		spread := time.Duration(ws+sse) * time.Second / resetsPerSecond
 		if err := s.pause(min(spread, resetSpread) + time.Millisecond); err != nil {
