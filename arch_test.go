@@ -20,6 +20,7 @@ var ours = map[string][]string{
 	"gateway/downstream": {"gateway", "auth"},
 	"gateway/admin":      {"gateway"},
 	"gateway/devnet":     {},
+	"gateway/e2e":        {},
 	"auth":               {},
 	"redisbus":           {"gateway"},
 	"web":                {},

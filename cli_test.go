@@ -2,15 +2,13 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
+
+const testSecret = "MARKER-0123456789abcdef0123456789abcdef"
 
 // command runs the program in this process and returns what it printed and how
 // it would have exited.
@@ -110,88 +108,5 @@ func TestUnknownFlagsAndCommandsExit2(t *testing.T) {
 	}
 	if code, out, _ := command(t, nil, "", "version"); code != 0 || !strings.HasPrefix(out, "pepay-gateway ") {
 		t.Errorf("version: exit %d: %q", code, out)
-	}
-}
-
-func TestTakenAddressSaysWhatToDo(t *testing.T) {
-	addr := freeAddr(t)
-	first := startSelf(t, []string{"dev", "--listen", addr, "--admin-listen", freeAddr(t)})
-	eventually(t, 20*time.Second, "dev answers", func() bool { return getStatus("http://"+addr+"/") == 200 })
-	code, _, errs := command(t, nil, "", "dev", "--listen", addr)
-	if code != exitUsage || !strings.Contains(errs, "--listen") {
-		t.Errorf("exit %d: %s", code, errs)
-	}
-	if got := first.terminate(15 * time.Second); got != 0 {
-		t.Errorf("dev exits %d on SIGTERM, want 0", got)
-	}
-}
-
-// Every curl that dev prints, and every one in the README, works as it stands.
-func TestPrintedCurlsWork(t *testing.T) {
-	addr, adminAddr := freeAddr(t), freeAddr(t)
-	p := startSelf(t, []string{"dev", "--listen", addr, "--admin-listen", adminAddr, "--rate", "2"})
-	eventually(t, 20*time.Second, "dev is ready", func() bool { return getStatus("http://"+adminAddr+"/readyz") == 200 })
-	eventually(t, 20*time.Second, "there are events", func() bool {
-		status, body := get(t, "http://"+addr+"/api/v1/events", devKey)
-		return status == 200 && strings.Contains(body, "evt_")
-	})
-	readme, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.ReplaceAll(string(readme), "\\\n", " ")
-	text = strings.NewReplacer("127.0.0.1:8080", addr, "127.0.0.1:9090", adminAddr).Replace(text)
-	lines := regexp.MustCompile(`(?m)curl -.*$`).FindAllString(p.output()+text, -1)
-	if len(lines) < 9 {
-		t.Fatalf("found %d curls, want at least 9: %q", len(lines), lines)
-	}
-	for _, line := range lines {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		cmd := exec.CommandContext(ctx, "sh", "-c", "timeout 2 "+line)
-		if strings.Contains(line, `"$(`) {
-			cmd = exec.CommandContext(ctx, "sh", "-c", strings.Replace(line, "curl -sN", "timeout 2 curl -sN", 1))
-		}
-		out, err := cmd.Output()
-		cancel()
-		if status := cmd.ProcessState.ExitCode(); status != 0 && status != 124 { // 124: a stream, cut by timeout
-			t.Errorf("%s: %v", line, err)
-		}
-		if !regexp.MustCompile(`"success":true|"type":"hello"|"order_id"|"nodes"|pepay_gateway_live`).Match(out) {
-			t.Errorf("%s:\n%s", line, out)
-		}
-	}
-}
-
-// A plain EventSource keeps the URL it was given. It must come back for as long
-// as the session lasts, long after the short token has expired.
-func TestSSEURLOutlivesTheToken(t *testing.T) {
-	w := startWorld(t)
-	g, p := w.nodes[0], w.pepay
-	m := g.mint(map[string]any{"customer_id": "cust_1", "ttl_seconds": 1, "session_seconds": 600})
-	s := openSSE(t, m.SSEURL, "")
-	s.waitControl("replay_complete")
-	lifecycle(p, "cust_1")
-	s.waitIDs(len(w.owned("cust_1")))
-	had := len(s.ids())
-	s.close()
-	eventually(t, 10*time.Second, "the token has expired", func() bool {
-		status, _ := get(t, g.url+"/api/v1/events", m.Token)
-		return status == 401
-	})
-	lifecycle(p, "cust_1")
-	truth := w.owned("cust_1")
-	cursor := s.cursor()
-	for range 3 {
-		again := openSSE(t, m.SSEURL, cursor)
-		if hello := again.waitControl("hello"); hello["resumed"] != true {
-			t.Errorf("hello = %v, want resumed", hello)
-		}
-		if got, want := again.waitIDs(len(truth)-had), truth[had:]; strings.Join(got, " ") != strings.Join(want, " ") {
-			t.Errorf("got %v, want %v", got, want)
-		}
-		again.close()
-	}
-	if _, status := dialSSE(t, withQuery(m.SSEURL, "token", m.Token), ""); status != 401 {
-		t.Errorf("the expired token opens SSE: status %d, want 401", status)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"bytes"
@@ -18,16 +18,33 @@ import (
 	"time"
 )
 
-// The end-to-end tests run the real program: this test binary started again
-// with mainVariable set is pepay-gateway itself, race detector included.
-const mainVariable = "PEPAY_GATEWAY_TEST_MAIN"
+// programVariable names a built program to test instead of one built afresh.
+const programVariable = "PEPAY_GATEWAY_PROGRAM"
+
+// program is the built pepay-gateway.
+var program string
 
 func TestMain(m *testing.M) {
-	if os.Getenv(mainVariable) != "" {
-		main()
-		return
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	if program = os.Getenv(programVariable); program != "" {
+		return m.Run()
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "pepay-gateway")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // it is in the system's folder for such
+	program = filepath.Join(dir, "pepay-gateway")
+	build := exec.Command("go", append(append([]string{"build"}, buildFlags...), "-o", program, "../..")...)
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
 }
 
 const (
@@ -110,11 +127,7 @@ func (p *process) terminate(within time.Duration) int {
 
 func startSelf(t testing.TB, args []string, env ...string) *process {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return start(t, self, args, append(env, mainVariable+"=1"))
+	return start(t, program, args, env)
 }
 
 var ports atomic.Uint32

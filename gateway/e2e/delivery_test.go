@@ -1,4 +1,4 @@
-package main
+package e2e
 
 import (
 	"encoding/json"
@@ -701,5 +701,39 @@ func TestBadFramesDoNotStopTheStream(t *testing.T) {
 	}
 	if got := within(ops.ids(), truth); !reflect.DeepEqual(got, truth) {
 		t.Errorf("order %v, want %v", got, truth)
+	}
+}
+
+// A plain EventSource keeps the URL it was given. It must come back for as long
+// as the session lasts, long after the short token has expired.
+func TestSSEURLOutlivesTheToken(t *testing.T) {
+	w := startWorld(t)
+	g, p := w.nodes[0], w.pepay
+	m := g.mint(map[string]any{"customer_id": "cust_1", "ttl_seconds": 1, "session_seconds": 600})
+	s := openSSE(t, m.SSEURL, "")
+	s.waitControl("replay_complete")
+	lifecycle(p, "cust_1")
+	s.waitIDs(len(w.owned("cust_1")))
+	had := len(s.ids())
+	s.close()
+	eventually(t, 10*time.Second, "the token has expired", func() bool {
+		status, _ := get(t, g.url+"/api/v1/events", m.Token)
+		return status == 401
+	})
+	lifecycle(p, "cust_1")
+	truth := w.owned("cust_1")
+	cursor := s.cursor()
+	for range 3 {
+		again := openSSE(t, m.SSEURL, cursor)
+		if hello := again.waitControl("hello"); hello["resumed"] != true {
+			t.Errorf("hello = %v, want resumed", hello)
+		}
+		if got, want := again.waitIDs(len(truth)-had), truth[had:]; strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		again.close()
+	}
+	if _, status := dialSSE(t, withQuery(m.SSEURL, "token", m.Token), ""); status != 401 {
+		t.Errorf("the expired token opens SSE: status %d, want 401", status)
 	}
 }
