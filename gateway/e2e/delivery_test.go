@@ -428,6 +428,23 @@ func TestRedisRestartsEmpty(t *testing.T) {
 }
 
 // subscribed says whether the default upstream.types ask for a type.
+// A page that only polls has no stream to ask for what a new log lacks: polling
+// has to.
+func TestPolledOrderStateIsLookedUpWhenTheLogIsNew(t *testing.T) {
+	w := startWorld(t, "GATEWAY_UPSTREAM_BACKFILL=0s")
+	g := w.nodes[0]
+	o := w.pepay.order("cust_1")
+	state := func() int {
+		status, _ := get(t, g.url+"/api/v1/orders/"+o.OrderID+"/state", g.mint(map[string]any{"customer_id": "cust_1"}).Token)
+		return status
+	}
+	eventually(t, 10*time.Second, "the order's state", func() bool { return state() == 200 })
+	w.redis.kill()
+	w.redis.restart(t)
+	eventually(t, 20*time.Second, "the log is new", func() bool { return state() == 404 })
+	eventually(t, 20*time.Second, "the order's state, looked up", func() bool { return state() == 200 })
+}
+
 func subscribed(eventType string) bool {
 	return strings.HasPrefix(eventType, "commerce.order.") || strings.HasPrefix(eventType, "invoice.") ||
 		strings.HasPrefix(eventType, "invoice_payment.")
