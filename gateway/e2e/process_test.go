@@ -18,8 +18,12 @@ import (
 	"time"
 )
 
-// programVariable names a built program to test instead of one built afresh.
-const programVariable = "PEPAY_GATEWAY_PROGRAM"
+const (
+	// programVariable names a built program to test instead of one built afresh.
+	programVariable = "PEPAY_GATEWAY_PROGRAM"
+	// logsVariable names a folder that gets what every process printed.
+	logsVariable = "PEPAY_GATEWAY_TEST_LOGS"
+)
 
 // program is the built pepay-gateway.
 var program string
@@ -59,13 +63,17 @@ type process struct {
 	done chan struct{}
 	err  error // once done
 
-	mu  sync.Mutex
-	out bytes.Buffer
+	mu   sync.Mutex
+	out  bytes.Buffer
+	file *os.File // a copy, where logsVariable says
 }
 
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.file != nil {
+		_, _ = p.file.Write(b) // the buffer has it too
+	}
 	return p.out.Write(b)
 }
 
@@ -80,6 +88,12 @@ func (p *process) output() string {
 func start(t testing.TB, name string, args, env []string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(name, args...), done: make(chan struct{})}
+	if dir := os.Getenv(logsVariable); dir != "" {
+		var err error
+		if p.file, err = os.CreateTemp(dir, filepath.Base(name)+"-*.log"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {
