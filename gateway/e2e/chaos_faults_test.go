@@ -93,7 +93,9 @@ var upstreamFaults = []fault{
 		return nil
 	}},
 	{row: "U2", name: "half-open", strikes: strikesUpstream, slow: true, inject: func(ctx context.Context, s *site, _ *rand.Rand) error {
-		return s.devnet("cut", map[string]any{"half_open": true})
+		err := s.devnet("cut", map[string]any{"half_open": true})
+		sleepFor(ctx, 28*time.Second) // its pongs are missed after 25 s
+		return err
 	}},
 	{row: "U3", name: "401 at mint, three times", strikes: strikesUpstream, inject: switches(map[string]any{"mint_status": map[string]any{"status": 401, "count": 3}}, dropped, 2*time.Second)},
 	{row: "U4", name: "403", strikes: strikesUpstream, inject: refusal(map[string]any{"mint_status": map[string]any{"status": 403, "count": 1}})},
@@ -476,7 +478,7 @@ var clientFaults = []fault{
 			}
 			sh.forge(cursor)
 		}
-		sleepFor(ctx, 2*time.Second)
+		sleepFor(ctx, 6*time.Second) // until the last has presented it
 		return nil
 	}},
 	{row: "C8", name: "tokens that are no good, C9 over WebSocket", strikes: strikesClients, inject: func(ctx context.Context, s *site, r *rand.Rand) error {

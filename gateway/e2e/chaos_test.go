@@ -117,6 +117,7 @@ func (c *chaos) run(d time.Duration) {
 	left := c.awaitDepartures(ctx)
 	c.checkLog(ctx)
 	endLives()
+	_ = c.truth.read(ctx) // as far as can be
 	for _, sh := range c.crowd() {
 		c.account(sh)
 	}
@@ -468,7 +469,7 @@ func (c *chaos) newResets(before map[*shopper]int) (all, most int) {
 
 // awaitDepartures waits until everybody has got everything and left.
 func (c *chaos) awaitDepartures(ctx context.Context) (left int) {
-	deadline := time.Now().Add(c.patience())
+	deadline := time.Now().Add(max(c.patience(), 30*time.Second)) // an order takes its time
 	for time.Now().Before(deadline) {
 		if left = len(c.crowd()); left == 0 {
 			return 0
