@@ -48,7 +48,6 @@ type delivery struct {
 // A cover is what one snapshot showed: nothing older is owed any more. One that
 // was not complete goes on until the stream says that it is.
 type cover struct {
-	began    time.Time
 	shown    map[subject]version
 	statuses map[string]string // order → status of a gateway's own event
 	left     int               // events of it yet to come
@@ -69,15 +68,14 @@ type shopper struct {
 	mu         sync.Mutex // guards the fields below
 	wake       chan struct{}
 	got        map[string]*delivery
-	firsts     []string // ids of live events, first occurrences in order
+	firsts     []string // ids of live events, first occurrences in order; "" where a snapshot began
 	covers     []*cover
 	resets     []time.Time
 	status     string
 	statusAt   time.Time
 	heard      time.Time
 	connected  bool
-	cursor     string // as Last-Event-ID or since
-	lastEvent  string
+	cursor     string    // as Last-Event-ID or since
 	asleep     time.Time // until then the phone sleeps
 	stalled    time.Time // until then nothing is read
 	cut        func()    // ends the connection there is
@@ -200,8 +198,7 @@ func (s *shopper) opened(cursor string, cut func()) bool {
 // readStatesLocked reads the state of the orders by REST: a page that gets no
 // snapshot does that when it begins, and on reset.
 func (s *shopper) readStatesLocked() {
-	c := &cover{began: time.Now(), open: true, shown: map[subject]version{}, statuses: map[string]string{}}
-	s.covers = append(s.covers, c)
+	c := s.coverLocked(0, true)
 	s.reads.Go(func() { s.site.readStates(s, c) })
 }
 
@@ -410,7 +407,6 @@ func (s *shopper) event(raw, _ string) {
 	}
 	d.times++
 	if !own {
-		s.lastEvent = p.ID
 		if s.kind == kindBare {
 			s.cursor = p.ID
 		}
@@ -477,9 +473,7 @@ func (s *shopper) control(raw []byte, _ string) {
 			s.violate("snapshot instead of an answer to the cursor")
 			s.promised = false
 		}
-		s.covers = append(s.covers, &cover{
-			began: time.Now(), left: c.Count, open: !c.Complete, shown: map[subject]version{}, statuses: map[string]string{},
-		})
+		s.coverLocked(c.Count, !c.Complete)
 	case "tip", "replay_complete":
 		if s.promised {
 			s.violate("%s before the cursor was answered", c.Type)
@@ -491,6 +485,14 @@ func (s *shopper) control(raw []byte, _ string) {
 	case "disconnect":
 		s.retry = time.Duration(c.RetryMS) * time.Millisecond
 	}
+}
+
+// coverLocked begins a snapshot of n events.
+func (s *shopper) coverLocked(n int, open bool) *cover {
+	c := &cover{left: n, open: open, shown: map[subject]version{}, statuses: map[string]string{}}
+	s.covers = append(s.covers, c)
+	s.firsts = append(s.firsts, "")
+	return c
 }
 
 func (s *shopper) statusIs(status string) {
@@ -579,16 +581,21 @@ func (s *shopper) audit(tr *truth) (foreign, altered, disorder []string) {
 			altered = append(altered, id)
 		}
 	}
-	var last version
+	last := &fact{}
 	for _, id := range s.firsts {
+		if id == "" {
+			last = &fact{} // what follows a snapshot replaces all: a new log brings old events again
+			continue
+		}
 		f := tr.fact(id)
 		if f == nil || !tr.stableAt(f.at) {
 			continue
 		}
-		if f.version.compare(last) < 0 {
-			disorder = append(disorder, id)
+		if f.version.compare(last.version) < 0 {
+			disorder = append(disorder, fmt.Sprintf("%s at %s after %s", id, s.got[id].at.Format(clockFormat), last.id))
+			continue
 		}
-		last = later(last, f.version)
+		last = f
 	}
 	return foreign, altered, disorder
 }

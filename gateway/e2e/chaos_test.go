@@ -25,6 +25,7 @@ var (
 )
 
 const (
+	clockFormat = "15:04:05.000"
 	// After the last fault everything must be right within settleWithin.
 	settleWithin = 75 * time.Second
 	// A page that is told live may lack an event for this long: a half-open
@@ -166,7 +167,7 @@ func (c *chaos) strike(ctx context.Context, several ...fault) {
 	resets, shuffles := 0, len(several) > 1 // together, anything may come late
 	for _, f := range several {
 		names = append(names, f.row+" "+f.name)
-		resets += f.resets
+		resets += f.resets * len(several) // a snapshot that another fault cuts short is asked for again
 		shuffles = shuffles || f.shuffles
 		c.tally.faults[f.row]++
 	}
@@ -191,8 +192,8 @@ func (c *chaos) strike(ctx context.Context, several ...fault) {
 	c.mu.Lock()
 	hidden := c.hidden
 	c.mu.Unlock()
-	fmt.Fprintf(c.out, "%6.1fs  %-62s lasted %4.1fs, healed in %4.1fs, resets %d (%d each at most, %d allowed), hidden %.1fs\n",
-		time.Since(c.began).Seconds(), name, struck.Seconds(), healed.Seconds(), told, most, resets, hidden.Seconds())
+	fmt.Fprintf(c.out, "%s %6.1fs  %-62s lasted %4.1fs, healed in %4.1fs, resets %d (%d each at most, %d allowed), hidden %.1fs\n",
+		time.Now().Format(clockFormat), time.Since(c.began).Seconds(), name, struck.Seconds(), healed.Seconds(), told, most, resets, hidden.Seconds())
 	if most > resets {
 		c.fault("%s: a shopper was told %d resets, %d allowed", name, most, resets)
 	}
