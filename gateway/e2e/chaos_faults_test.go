@@ -494,6 +494,25 @@ var clientFaults = []fault{
 	}},
 }
 
+// upgradeFaults rolls the nodes from the older program to the one under test,
+// back, and forth again.
+var upgradeFaults = []fault{{row: "upgrade", name: "old to new, to old, to new", strikes: strikesNodes, inject: func(ctx context.Context, s *site, _ *rand.Rand) error {
+	var errs []error
+	for _, to := range []string{program, *chaosOld, program} {
+		for _, n := range s.nodes {
+			s.mu.Lock()
+			s.program = to
+			s.mu.Unlock()
+			errs = append(errs, n.roll(ctx))
+			for i := 0; i < 100 && !n.live(); i++ {
+				sleepFor(ctx, 100*time.Millisecond)
+			}
+			sleepFor(ctx, time.Second) // old and new side by side
+		}
+	}
+	return errors.Join(errs...)
+}}}
+
 // some returns each shopper with a probability.
 func (s *site) some(r *rand.Rand, probability float64) (out []*shopper) {
 	for _, sh := range s.crowd() {

@@ -32,7 +32,8 @@ type site struct {
 	truth     *truth
 	pepay     *pepay
 	nodes     [siteNodes]*siteNode
-	env       []string
+	redisURL  string // "" leads each node through its proxy to the primary
+	program   string // what nodes are started with
 
 	sessionSeconds atomic.Int64 // of every token minted; 0 for the default
 
@@ -55,11 +56,22 @@ type siteNode struct {
 	first   vitals // with nobody connected
 }
 
-func startSite(t testing.TB, out io.Writer, pepayArgs []string, env ...string) *site {
+// startSite starts a site on one Redis, with proxies before it.
+func startSite(t testing.TB, out io.Writer, pepayArgs ...string) *site {
+	t.Helper()
+	return startSiteOn(t, out, startRedis(t), "", pepayArgs...)
+}
+
+// startSiteOn starts a site on whatever url leads to, without proxies before it;
+// "" stands for primary alone, with proxies.
+func startSiteOn(t testing.TB, out io.Writer, primary *redisServer, url string, pepayArgs ...string) *site {
 	t.Helper()
 	s := &site{
-		t: t, out: out, transport: &http.Transport{DisableKeepAlives: true},
-		primary: startRedis(t), pepay: startPepay(t, pepayArgs...), env: env,
+		t: t, out: out, transport: &http.Transport{DisableKeepAlives: true}, program: program,
+		primary: primary, redisURL: url, pepay: startPepay(t, pepayArgs...),
+	}
+	if *chaosOld != "" {
+		s.program = *chaosOld
 	}
 	s.truth = newTruth(s.pepay.url)
 	for i := range s.nodes {
@@ -84,17 +96,23 @@ func startSite(t testing.TB, out io.Writer, pepayArgs []string, env ...string) *
 }
 
 func (n *siteNode) start() {
-	env := append([]string{
+	redisURL := n.site.redisURL
+	if redisURL == "" {
+		redisURL = "redis://" + n.redis.addr() + "/0"
+	}
+	n.site.mu.Lock()
+	program := n.site.program
+	n.site.mu.Unlock()
+	p := start(n.site.t, program, []string{"serve"}, []string{
 		"GATEWAY_LISTEN=" + n.listen, "GATEWAY_ADMIN_LISTEN=" + n.admin, "GATEWAY_PUBLIC_URL=http://" + n.front.addr(),
-		"GATEWAY_NODE=" + n.name, "GATEWAY_REDIS_URL=redis://" + n.redis.addr() + "/0",
+		"GATEWAY_NODE=" + n.name, "GATEWAY_REDIS_URL=" + redisURL,
 		"GATEWAY_UPSTREAM_API_URL=http://" + n.upstream.addr(), "GATEWAY_UPSTREAM_API_KEY=ck_devnet_demo",
 		"GATEWAY_UPSTREAM_BACKFILL=5m", "GATEWAY_ADMIN_PPROF=true",
 		"GATEWAY_AUTH_API_KEY=" + testKey, "GATEWAY_AUTH_TOKEN_SECRET=" + testSecret,
 		"GATEWAY_LEADER_LEASE=2s", "GATEWAY_STALE_LIMIT=8s", "GATEWAY_LOG_RETENTION_EVENTS=20000",
 		"GATEWAY_DRAIN_DELAY=200ms", "GATEWAY_DRAIN_DURATION=2s", "GATEWAY_LOG_LEVEL=warn",
 		"GATEWAY_LIMITS_HANDSHAKES_PER_IP=0", "GATEWAY_LIMITS_CONNECTIONS_PER_IP=0", "GOMEMLIMIT=400MiB",
-	}, n.site.env...)
-	p := startSelf(n.site.t, []string{"serve"}, env...)
+	})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.process, n.down, n.since = p, false, time.Now()

@@ -21,6 +21,7 @@ var (
 	chaosSeconds  = flag.Int("chaos.seconds", 45, "how long faults are injected")
 	chaosSeed     = flag.Uint64("chaos.seed", 1, "seed of the run")
 	chaosRows     = flag.String("chaos.rows", "", "only these rows of the failure table, separated by commas")
+	chaosOld      = flag.String("chaos.old", "", "an older program, which the nodes begin with and are rolled from")
 	chaosShoppers = flag.Int("chaos.shoppers", 60, "shoppers at any time")
 )
 
@@ -51,8 +52,9 @@ type tally struct {
 // A chaos is one run of the fault suite.
 type chaos struct {
 	*site
-	rand  *rand.Rand
-	began time.Time
+	faults []fault
+	rand   *rand.Rand
+	began  time.Time
 
 	mu     sync.Mutex // guards the fields below
 	tally  tally
@@ -72,9 +74,28 @@ func TestChaos(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	offset := []string{"0s", "10m", "-10m"}[r.IntN(3)] // U13
 	fmt.Fprintf(out, "the upstream's clock is %s ahead of ours\n", offset)
-	c := &chaos{site: startSite(t, out, []string{"--clock-offset=" + offset}), rand: r, began: time.Now()}
+	c := newChaos(startSite(t, out, "--clock-offset="+offset), chosenFaults(), r)
+	if *chaosOld != "" {
+		c.faults = upgradeFaults
+	}
+	c.run(time.Duration(*chaosSeconds)*time.Second, *chaosShoppers)
+}
+
+func newChaos(s *site, faults []fault, r *rand.Rand) *chaos {
+	c := &chaos{site: s, faults: faults, rand: r, began: time.Now()}
 	c.tally.faults, c.tally.closes = map[string]int{}, map[string]int{}
-	c.run(time.Duration(*chaosSeconds) * time.Second)
+	return c
+}
+
+// chosenFaults are the rows that the flags ask for.
+func chosenFaults() (out []fault) {
+	for _, f := range faults {
+		named := slices.Contains(strings.Split(*chaosRows, ","), f.row)
+		if named || *chaosRows == "" && !(f.slow && *chaosSeconds < 300) {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // A console prints as it happens: a run takes minutes.
@@ -93,7 +114,7 @@ func (c *console) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (c *chaos) run(d time.Duration) {
+func (c *chaos) run(d time.Duration, shoppers int) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var background sync.WaitGroup
 	background.Go(func() { c.truth.follow(ctx) })
@@ -105,7 +126,7 @@ func (c *chaos) run(d time.Duration) {
 	lives, endLives := context.WithCancel(ctx)
 	defer c.wg.Wait()
 	defer endLives()
-	for range *chaosShoppers {
+	for range shoppers {
 		c.admit(lives)
 	}
 	sleepFor(ctx, 3*time.Second)
@@ -130,7 +151,7 @@ func (c *chaos) run(d time.Duration) {
 // inject makes faults happen until the time is up: first each alone, then
 // several at once.
 func (c *chaos) inject(ctx context.Context, until time.Time) {
-	rows := c.rows()
+	rows := slices.Clone(c.faults)
 	c.rand.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 	alone := time.Now().Add(time.Until(until) * 7 / 10)
 	for _, f := range rows {
@@ -139,7 +160,7 @@ func (c *chaos) inject(ctx context.Context, until time.Time) {
 		}
 		c.strike(ctx, f)
 	}
-	for time.Now().Before(until) && len(rows) > 1 {
+	for time.Now().Before(until) {
 		c.rand.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
 		several := []fault{rows[0]}
 		for _, f := range rows[1:] {
@@ -149,16 +170,6 @@ func (c *chaos) inject(ctx context.Context, until time.Time) {
 		}
 		c.strike(ctx, several...)
 	}
-}
-
-func (c *chaos) rows() (out []fault) {
-	for _, f := range faults {
-		named := slices.Contains(strings.Split(*chaosRows, ","), f.row)
-		if named || *chaosRows == "" && !(f.slow && *chaosSeconds < 300) {
-			out = append(out, f)
-		}
-	}
-	return out
 }
 
 // strike makes faults happen together and waits until all is well again.
