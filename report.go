@@ -18,7 +18,7 @@ func (n *node) report() admin.Report {
 		Ready: n.ready() == nil, Draining: n.draining.Load(),
 		Status:      admin.StatusOf(health),
 		Connections: admin.Connections{WS: pub.WS, SSE: pub.SSE},
-		Subscribers: hub.Subscribers, Waiting: in.Waiting, Seq: pos.Seq, Epoch: pos.Epoch.String(),
+		Subscribers: hub.Subscribers, Waiting: in.Waiting, TailSilentMS: hub.TailSilent.Milliseconds(), Seq: pos.Seq, Epoch: pos.Epoch.String(),
 		Histograms: map[string]*gateway.Histogram{
 			"upstream": &n.ingest.Lag.Upstream, "append": &n.ingest.Lag.Append,
 			"hub": &n.node.Lag.Hub, "write": &n.node.Lag.Write,
@@ -31,6 +31,7 @@ func (n *node) report() admin.Report {
 			"quarantined": int64(up.Quarantined), "upstream_frames": int64(up.Frames),
 			"upstream_reconnects": int64(up.Reconnects), "backfilled": int64(up.Backfilled),
 			"garbage": n.bus.Garbage(), "resubscribes": n.bus.Resubscribes(),
+			"dead_tails": hub.DeadTails,
 		},
 		Lag: make(map[string]admin.Lag),
 	}

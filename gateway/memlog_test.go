@@ -45,6 +45,7 @@ type memData struct {
 	history       Epoch // zero: there is no log
 	key           string
 	health        Health
+	rung          uint64
 	lease         string
 	until         time.Time
 	keyGone       bool // one of the keys was deleted by hand
@@ -298,6 +299,9 @@ func (c *memClient) push(a Announcement, d time.Duration) {
 }
 
 func (c *memClient) Tail(ctx context.Context, f func(Announcement)) error {
+	c.log.mu.Lock()
+	c.calls["tail"]++
+	c.log.mu.Unlock()
 	f(Announcement{Nudge: true})
 	for {
 		c.log.mu.Lock()
@@ -377,6 +381,8 @@ func (c *memClient) Renew(ctx context.Context, t Term, ttl time.Duration, h Heal
 		if d.keyGone {
 			return ErrHistoryLost
 		}
+		c.log.runLocked(func(d *memData) { d.rung++ })
+		c.log.publishLocked(Announcement{Epoch: d.epoch, From: d.seq}) // the ring
 		if changed {
 			c.log.publishLocked(Announcement{Nudge: true})
 		}
@@ -601,13 +607,13 @@ func (c *memClient) Read(ctx context.Context, from ReadFrom, count int) (p Page,
 }
 
 func (d *memData) read(from ReadFrom, count int) Page {
-	p := Page{Tip: d.seq, Key: d.key, Health: d.health, Leader: d.holder(), Start: Position{d.epoch, d.seq}}
+	p := Page{Tip: d.seq, Key: d.key, Health: d.health, Leader: d.holder(), Rung: d.rung, Start: Position{d.epoch, d.seq}}
 	failed := func(s PageStatus) Page {
 		p.Status = s
 		return p
 	}
 	if d.history == 0 {
-		return Page{Status: PageNone, Health: d.health, Leader: p.Leader}
+		return Page{Status: PageNone, Health: d.health, Leader: p.Leader, Rung: d.rung}
 	}
 	if d.keyGone {
 		return failed(PageLost)

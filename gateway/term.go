@@ -41,8 +41,9 @@ func (t *term) flush(ctx context.Context) {
 // node dials, so no call outlasts it. (That is politeness; what protects the log
 // is the fence.)
 func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
-	every := t.in.cfg.Lease / 3
-	deadline := asked.Add(t.in.cfg.Lease - every/2)
+	every := min(t.in.cfg.Lease/3, ringEvery)
+	good := t.in.cfg.Lease - t.in.cfg.Lease/6
+	deadline := asked.Add(good)
 	wait := time.Duration(0)
 	for {
 		timer := time.NewTimer(wait)
@@ -60,7 +61,7 @@ func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
 		cancel()
 		switch {
 		case err == nil:
-			deadline, wait = sent.Add(t.in.cfg.Lease-every/2), every
+			deadline, wait = sent.Add(good), every
 			continue
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrHistoryLost):
 			return err

@@ -487,6 +487,40 @@ func TestTailAnnouncesAppends(t *testing.T) {
 	})
 }
 
+func TestRenewalRingsUnderItsFence(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		old := acquire(t, b, gateway.AcquireRequest{})
+		health := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
+		renew := func(term gateway.Term) error { return b.Renew(t.Context(), term, time.Minute, health) }
+		if err := renew(old); err != nil { // the health is news once
+			t.Fatal(err)
+		}
+		term := succeed(t, b, old)
+		mustAppend(t, b, term, 0, event(1, orderKeys), event(2, orderKeys))
+		before := read(t, b, gateway.ReadFrom{Tip: true}).Rung
+		got := make(chan gateway.Announcement, 64)
+		defer tail(t, b, got)()
+		<-got // the subscription's own
+		if err := renew(old); !errors.Is(err, gateway.ErrFenced) {
+			t.Errorf("Renew of an old term = %v, want %v", err, gateway.ErrFenced)
+		}
+		if after := read(t, b, gateway.ReadFrom{Tip: true}).Rung; after != before {
+			t.Errorf("%d rings after a fenced renewal, want %d", after, before)
+		}
+		for i := range uint64(3) {
+			if err := renew(term); err != nil {
+				t.Fatal(err)
+			}
+			if a := <-got; a.Nudge || a.Epoch != term.Epoch || a.From != 2 || len(a.Entries) != 0 {
+				t.Errorf("announcement = %+v, want nothing new at 2 of %v", a, term.Epoch)
+			}
+			if after := read(t, b, gateway.ReadFrom{Tip: true}).Rung; after != before+i+1 {
+				t.Errorf("%d rings counted, want %d", after, before+i+1)
+			}
+		}
+	})
+}
+
 func TestTailComesBackAfterItsConnectionIsKilled(t *testing.T) {
 	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{})
 	got := make(chan gateway.Announcement, 64)

@@ -20,23 +20,24 @@ const beatEvery = time.Second
 
 // A Report is what one node says of itself, once a second.
 type Report struct {
-	Node        string                        `json:"node"`
-	Admin       string                        `json:"admin"` // base URL of its admin listener
-	Version     string                        `json:"version"`
-	StartedMS   int64                         `json:"started_ms"`
-	Leader      bool                          `json:"leader"`
-	Ready       bool                          `json:"ready"`
-	Draining    bool                          `json:"draining"`
-	Status      Status                        `json:"status"`
-	Connections Connections                   `json:"connections"`
-	Subscribers int                           `json:"subscribers"`
-	Waiting     int64                         `json:"lookups_waiting"`
-	Seq         uint64                        `json:"seq"`
-	Epoch       string                        `json:"epoch"`
-	Lag         map[string]Lag                `json:"lag_ms"`
-	Counters    map[string]int64              `json:"counters"`
-	Upstream    *Upstream                     `json:"upstream,omitempty"` // of the leader
-	Histograms  map[string]*gateway.Histogram `json:"-"`                  // by hop
+	Node         string                        `json:"node"`
+	Admin        string                        `json:"admin"` // base URL of its admin listener
+	Version      string                        `json:"version"`
+	StartedMS    int64                         `json:"started_ms"`
+	Leader       bool                          `json:"leader"`
+	Ready        bool                          `json:"ready"`
+	Draining     bool                          `json:"draining"`
+	Status       Status                        `json:"status"`
+	Connections  Connections                   `json:"connections"`
+	Subscribers  int                           `json:"subscribers"`
+	Waiting      int64                         `json:"lookups_waiting"`
+	TailSilentMS int64                         `json:"tail_silent_ms"`
+	Seq          uint64                        `json:"seq"`
+	Epoch        string                        `json:"epoch"`
+	Lag          map[string]Lag                `json:"lag_ms"`
+	Counters     map[string]int64              `json:"counters"`
+	Upstream     *Upstream                     `json:"upstream,omitempty"` // of the leader
+	Histograms   map[string]*gateway.Histogram `json:"-"`                  // by hop
 }
 
 // Connections are the open streams by transport.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"sync"
@@ -8,13 +9,16 @@ import (
 	"time"
 )
 
-// A relay is a TCP proxy that can be cut.
+// A relay is a TCP proxy that can be cut, and that can keep from its present
+// connections what Redis publishes.
 type relay struct {
 	ln     net.Listener
 	target string
 	mu     sync.Mutex
 	cut    bool
 	conns  []net.Conn
+	made   int // connections so far
+	deaf   int // how many of them hear nothing
 	wg     sync.WaitGroup
 }
 
@@ -51,15 +55,41 @@ func (r *relay) accept() {
 			continue
 		}
 		r.conns = append(r.conns, in, out)
+		r.made++
+		n := r.made
 		r.mu.Unlock()
 		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
 			r.wg.Go(func() {
-				_, _ = io.Copy(pair[0], pair[1])
+				_, _ = io.Copy(muffled{pair[0], r, n}, pair[1])
 				_ = pair[0].Close()
 				_ = pair[1].Close()
 			})
 		}
 	}
+}
+
+// A muffled writer leaves published messages out while its connection is deaf.
+type muffled struct {
+	io.Writer
+	r *relay
+	n int
+}
+
+func (m muffled) Write(p []byte) (int, error) {
+	m.r.mu.Lock()
+	deaf := m.n <= m.r.deaf
+	m.r.mu.Unlock()
+	if deaf && bytes.Contains(p, []byte("message\r\n")) {
+		return len(p), nil
+	}
+	return m.Writer.Write(p)
+}
+
+// deafen keeps from the present connections what Redis publishes.
+func (r *relay) deafen() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deaf = r.made
 }
 
 func (r *relay) setCut(cut bool) {
