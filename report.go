@@ -25,7 +25,7 @@ func (n *node) report() admin.Report {
 		},
 		Counters: map[string]int64{
 			"appended": in.Appended, "duplicates": in.Duplicates, "unrouted": in.Unrouted,
-			"conflicts": in.Conflicts, "lookups": in.Lookups, "lookups_dropped": in.Dropped, "terms": in.Terms, "histories": in.Histories,
+			"conflicts": in.Conflicts, "lookups": in.Lookups, "lookups_dropped": in.Dropped, "terms": in.Terms, "stood_aside": in.Aside, "histories": in.Histories,
 			"delivered": hub.Delivered, "slow": hub.Slow, "resets": hub.Resets, "rewinds": hub.Rewinds,
 			"ring_replays": hub.RingReplays, "log_replays": hub.LogReplays,
 			"quarantined": int64(up.Quarantined), "upstream_frames": int64(up.Frames),
@@ -33,7 +33,8 @@ func (n *node) report() admin.Report {
 			"garbage": n.bus.Garbage(), "resubscribes": n.bus.Resubscribes(),
 			"dead_tails": hub.DeadTails,
 		},
-		Lag: make(map[string]admin.Lag),
+		Lag:     make(map[string]admin.Lag),
+		Reaches: n.reaches.Load(),
 	}
 	for name, v := range publicCounters(pub) {
 		r.Counters[name] = v

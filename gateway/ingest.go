@@ -26,6 +26,9 @@ const (
 type IngestConfig struct {
 	Lease time.Duration // how long leadership outlives its holder
 	Log   *slog.Logger
+	// Elsewhere says whether another node reaches the upstream, which this one,
+	// leading, does not. It must not block. Nil: none does.
+	Elsewhere func() bool
 }
 
 // Ingest is upstream → log: it campaigns for the lease, and while this node
@@ -40,10 +43,11 @@ type Ingest struct {
 
 	asks *asks
 
-	mu      sync.Mutex
-	leading *term // nil while another node leads
+	mu         sync.Mutex // guards the fields below
+	leading    *term      // nil while another node leads
+	stoodAside time.Time  // when this node last did; zero once it reached the upstream since
 
-	appended, duplicates, unrouted, conflicts, lookups, terms, histories atomic.Int64
+	appended, duplicates, unrouted, conflicts, lookups, terms, histories, aside atomic.Int64
 }
 
 // NewIngest returns an Ingest that does nothing until Run.
@@ -105,9 +109,13 @@ func (in *Ingest) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		in.out.Warn("term ended", "fence", t.Fence, "reason", err)
-		if errors.Is(err, ErrRewound) {
+		switch {
+		case errors.Is(err, ErrRewound):
 			// Its epoch is never used again; another node may as well go on.
 			in.release(ctx, t)
+		case errors.Is(err, errCutOff):
+			in.release(ctx, t)
+			in.standAside(ctx)
 		}
 		sleep(ctx, jitter(retryMin))
 	}
@@ -237,6 +245,7 @@ type IngestStats struct {
 	Lookups    int64 `json:"lookups"`
 	Terms      int64 `json:"terms"`
 	Histories  int64 `json:"histories"` // terms that began with an empty log
+	Aside      int64 `json:"aside"`     // terms ended because another node reached the upstream
 	Queued     int64 `json:"queued"`    // now
 	Waiting    int64 `json:"waiting"`   // look-ups not answered yet, now
 	Dropped    int64 `json:"dropped"`   // look-ups for which there was no room
@@ -255,6 +264,6 @@ func (in *Ingest) Stats() IngestStats {
 		Waiting: waiting, Dropped: dropped,
 		Appended: in.appended.Load(), Duplicates: in.duplicates.Load(), Unrouted: in.unrouted.Load(),
 		Conflicts: in.conflicts.Load(), Lookups: in.lookups.Load(), Terms: in.terms.Load(),
-		Histories: in.histories.Load(), Queued: queued,
+		Histories: in.histories.Load(), Aside: in.aside.Load(), Queued: queued,
 	}
 }

@@ -21,6 +21,7 @@ type term struct {
 	health   Health
 	reported *Health   // the last one; live waits in the queue before it becomes health
 	failing  time.Time // since when appends fail; zero while they do not
+	tries    int       // dials since the upstream was last within reach
 }
 
 // flush waits until the queue is appended, for a bounded time.
@@ -61,6 +62,9 @@ func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
 		cancel()
 		switch {
 		case err == nil:
+			if t.cutOff() {
+				return errCutOff
+			}
 			deadline, wait = sent.Add(good), every
 			continue
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrHistoryLost):
@@ -79,7 +83,12 @@ func (t *term) renew(ctx context.Context) error {
 }
 
 // Confirm implements SourceSink.
-func (t *term) Confirm(ctx context.Context) error { return t.renew(ctx) }
+func (t *term) Confirm(ctx context.Context) error {
+	t.mu.Lock()
+	t.tries++
+	t.mu.Unlock()
+	return t.renew(ctx)
+}
 
 // Put implements SourceSink.
 func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
@@ -99,7 +108,14 @@ func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
 func (t *term) Report(h Health) {
 	t.mu.Lock()
 	t.reported = &h
+	reached := h.State != Stale
+	if reached {
+		t.tries = 0
+	}
 	t.mu.Unlock()
+	if reached {
+		t.in.setStoodAside(time.Time{})
+	}
 	if h.State == Live {
 		_ = t.queue.put(context.Background(), work{health: &h}, true)
 		return

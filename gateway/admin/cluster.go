@@ -36,8 +36,9 @@ type Report struct {
 	Epoch        string                        `json:"epoch"`
 	Lag          map[string]Lag                `json:"lag_ms"`
 	Counters     map[string]int64              `json:"counters"`
-	Upstream     *Upstream                     `json:"upstream,omitempty"` // of the leader
-	Histograms   map[string]*gateway.Histogram `json:"-"`                  // by hop
+	Upstream     *Upstream                     `json:"upstream,omitempty"`         // of the leader
+	Reaches      bool                          `json:"reaches_upstream,omitempty"` // which the leader does not; asked only then
+	Histograms   map[string]*gateway.Histogram `json:"-"`                          // by hop
 }
 
 // Connections are the open streams by transport.
@@ -160,6 +161,20 @@ func (c *Cluster) beat(ctx context.Context) {
 	if c.seen, c.body = all, nil; err == nil {
 		c.last = all
 	}
+}
+
+// OthersReachUpstream says whether another node that can lead says that it
+// reaches the upstream. It asks nobody: the answer is a second old.
+func (c *Cluster) OthersReachUpstream() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, raw := range c.seen {
+		var r Report
+		if err := json.Unmarshal(raw, &r); err == nil && name != c.node && r.Reaches && !r.Draining {
+			return true
+		}
+	}
+	return false
 }
 
 // serveStats answers with the cluster's numbers, at most a second old.
