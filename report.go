@@ -17,7 +17,7 @@ func (n *node) report() admin.Report {
 		Node: n.cfg.Node, Admin: n.adminURL, Version: version(), StartedMS: n.started.UnixMilli(),
 		Ready: n.ready() == nil, Draining: n.draining.Load(),
 		Status:      admin.StatusOf(health),
-		Connections: admin.Connections{WS: pub.WS, SSE: pub.SSE},
+		Connections: admin.Connections{WS: pub.WS, SSE: pub.SSE}, Accepted: pub.Accepted, Limit: pub.Limit,
 		Subscribers: hub.Subscribers, Waiting: in.Waiting, TailSilentMS: hub.TailSilent.Milliseconds(), Seq: pos.Seq, Epoch: pos.Epoch.String(),
 		Histograms: map[string]*gateway.Histogram{
 			"upstream": &n.ingest.Lag.Upstream, "append": &n.ingest.Lag.Append,
@@ -56,7 +56,7 @@ func publicCounters(p downstream.Stats) map[string]int64 {
 	out := map[string]int64{
 		"handshakes": p.Handshakes, "streams": p.Streams, "requests": p.Requests, "minted": p.Minted,
 		"caught_up": p.Slow, "resumed": p.Replays, "resets_told": p.Resets, "snapshots": p.Snapshots,
-		"snapshots_incomplete": p.Incomplete, "frames": p.Frames, "panics": p.Panics,
+		"snapshots_incomplete": p.Incomplete, "frames": p.Frames, "panics": p.Panics, "dropped": p.Dropped,
 	}
 	for code, n := range p.Refusals {
 		out["refused_"+strings.ToLower(code)] = n

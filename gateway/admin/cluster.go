@@ -29,6 +29,8 @@ type Report struct {
 	Draining     bool                          `json:"draining"`
 	Status       Status                        `json:"status"`
 	Connections  Connections                   `json:"connections"`
+	Accepted     int                           `json:"accepted"`          // connections of clients, streams or not
+	Limit        int                           `json:"connections_limit"` // streams before others are refused; 0 = no limit
 	Subscribers  int                           `json:"subscribers"`
 	Waiting      int64                         `json:"lookups_waiting"`
 	TailSilentMS int64                         `json:"tail_silent_ms"`

@@ -299,6 +299,12 @@ func startGateway(t testing.TB, name string, redis *redisServer, p *pepay, env .
 
 func launchGateway(t testing.TB, name string, redis *redisServer, p *pepay, env ...string) *gatewayProcess {
 	t.Helper()
+	return launchGatewayAs(t, []string{program, "serve"}, name, redis, p, env...)
+}
+
+// launchGatewayAs starts a node by a command of its own.
+func launchGatewayAs(t testing.TB, command []string, name string, redis *redisServer, p *pepay, env ...string) *gatewayProcess {
+	t.Helper()
 	addr, adminAddr := freeAddr(t), freeAddr(t)
 	g := &gatewayProcess{url: "http://" + addr, admin: "http://" + adminAddr}
 	env = append([]string{
@@ -310,7 +316,7 @@ func launchGateway(t testing.TB, name string, redis *redisServer, p *pepay, env 
 		"GATEWAY_DRAIN_DELAY=0s", "GATEWAY_DRAIN_DURATION=1s", "GATEWAY_LOG_LEVEL=debug",
 		"GATEWAY_LIMITS_HANDSHAKES_PER_IP=0", "GATEWAY_LIMITS_CONNECTIONS_PER_IP=0",
 	}, env...)
-	g.process = startSelf(t, []string{"serve"}, env...)
+	g.process = start(t, command[0], command[1:], env)
 	return g
 }
 
