@@ -124,13 +124,9 @@ func (in *Ingest) Run(ctx context.Context) error {
 // campaign tries for the lease until it is held or ctx ends. It returns when it
 // asked, for the lease runs from then at the earliest.
 func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool) (Term, time.Time, error) {
-	var nonce Epoch
-	var since time.Time // when nonce was first used
+	nonce, began := newEpoch(), time.Now()
 	for {
 		asked := time.Now()
-		if nonce == 0 {
-			nonce, since = newEpoch(), asked
-		}
 		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
 		t, wait, err := in.log.Acquire(cctx, AcquireRequest{
 			Nonce: nonce, TTL: in.cfg.Lease, Previous: previous, NewHistory: newHistory,
@@ -143,16 +139,19 @@ func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool
 			in.terms.Add(1)
 			return t, asked, nil
 		case errors.Is(err, ErrHeld):
-			nonce, newHistory = 0, false // whoever leads now judges continuity
+			nonce, newHistory = newEpoch(), false // whoever leads now judges continuity
 			wait = min(max(wait, retryMin), contendEvery)
+		case errors.Is(err, ErrNonceUsed):
+			nonce, newHistory = newEpoch(), false // it got the lease once, and others led since
+			wait = 0
 		default:
-			// The outcome is unknown; the same nonce recognises its own lease.
+			// The outcome is unknown, however often this was asked: a log that comes
+			// back may do first what it was sent while it was away. Only the same
+			// nonce recognises the lease that it then took.
 			in.out.Debug("acquire", "err", err)
 			wait = retryMin * 3
-			if time.Since(since) > in.cfg.Lease {
-				// Others may have led since: the nonce may be spent for ever, and
-				// continuity is not ours to judge.
-				nonce, newHistory = 0, false
+			if time.Since(began) > in.cfg.Lease {
+				newHistory = false // others may have led since, and judged continuity
 			}
 		}
 		select {

@@ -11,7 +11,8 @@ import (
 // unknown: for a write, send the same again.
 type Log interface {
 	// Acquire takes the lease and starts a term, or returns ErrHeld and how long
-	// the present lease still runs. Missing or disagreeing keys, and
+	// the present lease still runs, or ErrNonceUsed. After any other error the
+	// lease may have been taken; the same nonce finds out. Missing or disagreeing keys, and
 	// req.NewHistory, start a new history: every older cursor stops resolving.
 	Acquire(ctx context.Context, req AcquireRequest) (Term, time.Duration, error)
 	// Renew extends the lease by ttl, publishes the stream's health with it, and

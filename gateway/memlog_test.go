@@ -14,7 +14,6 @@ import (
 var (
 	errDown      = errors.New("memlog: down")
 	errLostReply = errors.New("memlog: applied, reply lost")
-	errUsed      = errors.New("memlog: nonce was used before")
 )
 
 // A memLog is one log in memory that behaves as redisbus does. Each node
@@ -163,6 +162,7 @@ type memFault struct {
 	lateReply time.Duration // after it
 	refuse    bool          // an error at once, nothing done
 	hang      bool          // no answer, nothing done
+	late      bool          // no answer, done by heal: it lay in a buffer; for acquire alone
 	loseReply bool          // done, and then an error
 }
 
@@ -176,6 +176,7 @@ type memClient struct {
 	calls    map[string]int
 	appends  []memAppend
 	waiting  []Announcement
+	buffered []func() error
 
 	fed chan struct{}
 }
@@ -217,6 +218,12 @@ func (c *memClient) cut(how memFault) {
 }
 
 func (c *memClient) heal() {
+	c.log.mu.Lock()
+	for _, f := range c.buffered {
+		_ = f() // nobody hears of it
+	}
+	c.buffered = nil
+	c.log.mu.Unlock()
 	c.setFault(nil)
 	c.setAnnounce(nil)
 	c.push(Announcement{Nudge: true}, 0)
@@ -246,7 +253,12 @@ func (c *memClient) do(ctx context.Context, op string, f func() error) error {
 	if fault.delay > 0 {
 		sleep(ctx, fault.delay)
 	}
-	if fault.hang {
+	if fault.late {
+		c.log.mu.Lock()
+		c.buffered = append(c.buffered, f)
+		c.log.mu.Unlock()
+	}
+	if fault.hang || fault.late {
 		<-ctx.Done()
 	}
 	if ctx.Err() != nil {
@@ -319,12 +331,19 @@ func (c *memClient) Tail(ctx context.Context, f func(Announcement)) error {
 	}
 }
 
-func (c *memClient) Acquire(ctx context.Context, req AcquireRequest) (t Term, wait time.Duration, err error) {
-	err = c.do(ctx, "acquire", func() error {
-		t, wait, err = c.log.acquireLocked(req)
+func (c *memClient) Acquire(ctx context.Context, req AcquireRequest) (Term, time.Duration, error) {
+	var got struct { // touched by nobody else when the fault is late
+		term Term
+		wait time.Duration
+	}
+	err := c.do(ctx, "acquire", func() (err error) {
+		got.term, got.wait, err = c.log.acquireLocked(req)
 		return err
 	})
-	return t, wait, err
+	if err != nil && !errors.Is(err, ErrHeld) {
+		return Term{}, 0, err
+	}
+	return got.term, got.wait, err
 }
 
 func (d *memData) holder() string {
@@ -345,7 +364,7 @@ func (l *memLog) acquireLocked(req AcquireRequest) (Term, time.Duration, error) 
 		return Term{}, time.Until(d.until), ErrHeld
 	}
 	if _, used := d.fork[req.Nonce]; used {
-		return Term{}, 0, errUsed
+		return Term{}, 0, ErrNonceUsed
 	}
 	fresh := req.NewHistory || d.history == 0 || d.keyGone
 	l.runLocked(func(d *memData) {

@@ -53,8 +53,8 @@ func TestAcquireRecognisesItsOwnLostReply(t *testing.T) {
 			t.Errorf("cursor = %v, want %v", got, want)
 		}
 		succeed(t, b, again)
-		if _, _, err := b.Acquire(t.Context(), gateway.AcquireRequest{Nonce: n, TTL: time.Minute, Previous: read(t, b, gateway.ReadFrom{Tip: true}).Leader}); !errors.Is(err, errNonceUsed) {
-			t.Errorf("Acquire with an old term's nonce = %v, want %v", err, errNonceUsed)
+		if _, _, err := b.Acquire(t.Context(), gateway.AcquireRequest{Nonce: n, TTL: time.Minute, Previous: read(t, b, gateway.ReadFrom{Tip: true}).Leader}); !errors.Is(err, gateway.ErrNonceUsed) {
+			t.Errorf("Acquire with an old term's nonce = %v, want %v", err, gateway.ErrNonceUsed)
 		}
 	})
 }
