@@ -10,7 +10,8 @@ import (
 // error that is none of this package's sentinels means that the outcome is
 // unknown: for a write, send the same again.
 type Log interface {
-	// Acquire takes the lease and starts a term, or returns ErrHeld and how long
+	// Acquire takes the lease and starts a term, whose health is catching up until
+	// it is renewed, or returns ErrHeld and how long
 	// the present lease still runs, or ErrNonceUsed. After any other error the
 	// lease may have been taken; the same nonce finds out. Missing or disagreeing keys, and
 	// req.NewHistory, start a new history: every older cursor stops resolving.

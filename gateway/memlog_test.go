@@ -355,7 +355,8 @@ func (d *memData) holder() string {
 
 func (l *memLog) acquireLocked(req AcquireRequest) (Term, time.Duration, error) {
 	d, held := l.data, l.data.holder()
-	until := time.Now().Add(req.TTL)
+	now := time.Now()
+	until := now.Add(req.TTL)
 	if d.epoch == req.Nonce && (held == "" || held == d.fence) {
 		l.runLocked(func(d *memData) { d.lease, d.until = d.fence, until })
 		return d.asTerm(), 0, nil
@@ -381,6 +382,7 @@ func (l *memLog) acquireLocked(req AcquireRequest) (Term, time.Duration, error) 
 		d.epoch = req.Nonce
 		d.fence = fmt.Sprintf("%d-%s", d.term, req.Nonce)
 		d.lease, d.until = d.fence, until
+		d.health = Health{State: CatchingUp, Reason: "starting", Since: now}
 	})
 	return d.asTerm(), 0, nil
 }

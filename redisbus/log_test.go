@@ -487,15 +487,39 @@ func TestTailAnnouncesAppends(t *testing.T) {
 	})
 }
 
+// A leader that took the lease and says nothing must not pass for one that is live.
+func TestTermBeginsCatchingUp(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		old := acquire(t, b, gateway.AcquireRequest{})
+		live := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
+		if err := b.Renew(t.Context(), old, time.Minute, live); err != nil {
+			t.Fatal(err)
+		}
+		n := nonce()
+		acquire(t, b, gateway.AcquireRequest{Nonce: n, Previous: old.Fence})
+		got := read(t, b, gateway.ReadFrom{Tip: true}).Health
+		if got.State != gateway.CatchingUp || got.Reason != "starting" || time.Since(got.Since).Abs() > 10*time.Second {
+			t.Errorf("health of a new term = %+v, want catching up since now", got)
+		}
+		term := acquire(t, b, gateway.AcquireRequest{Nonce: n}) // the reply was lost
+		if err := b.Renew(t.Context(), term, time.Minute, live); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, b, gateway.ReadFrom{Tip: true}).Health; got.State != gateway.Live {
+			t.Errorf("health after its renewal = %+v, want live", got)
+		}
+	})
+}
+
 func TestRenewalRingsUnderItsFence(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		old := acquire(t, b, gateway.AcquireRequest{})
 		health := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
 		renew := func(term gateway.Term) error { return b.Renew(t.Context(), term, time.Minute, health) }
-		if err := renew(old); err != nil { // the health is news once
+		term := succeed(t, b, old)
+		if err := renew(term); err != nil { // the health is news once
 			t.Fatal(err)
 		}
-		term := succeed(t, b, old)
 		mustAppend(t, b, term, 0, event(1, orderKeys), event(2, orderKeys))
 		before := read(t, b, gateway.ReadFrom{Tip: true}).Rung
 		got := make(chan gateway.Announcement, 64)
