@@ -8,9 +8,11 @@ import (
 
 const (
 	// A leader that cannot reach the upstream for awayLimit and awayTries dials
-	// stands aside, if another node says that it can.
-	awayLimit = 10 * time.Second
-	awayTries = 3
+	// stands aside, if others have said for elsewhereFor that they can: an upstream
+	// that comes back comes back for the leader too.
+	awayLimit    = 10 * time.Second
+	awayTries    = 3
+	elsewhereFor = 5 * time.Second
 	// asideFor is how long it then does not campaign, while another node leads.
 	asideFor = time.Minute
 	// asideAgain is how long it does not stand aside a second time, unless it
@@ -23,13 +25,21 @@ const (
 var errCutOff = errors.New("gateway: cut off from the upstream while another node is not")
 
 // cutOff says whether this leader had better stand aside. A refusal is no reason:
-// every node would get it.
+// every node would get it. Called with each renewal.
 func (t *term) cutOff() bool {
+	elsewhere := t.in.cfg.Elsewhere != nil && t.in.mayStandAside() && t.in.cfg.Elsewhere()
 	t.mu.Lock()
-	away := t.reported != nil && t.reported.State == Stale && t.reported.Reason == ReasonUpstreamDown &&
-		time.Since(t.reported.Since) >= awayLimit && t.tries >= awayTries
-	t.mu.Unlock()
-	return away && t.in.cfg.Elsewhere != nil && t.in.mayStandAside() && t.in.cfg.Elsewhere()
+	defer t.mu.Unlock()
+	down := t.reported != nil && t.reported.State == Stale && t.reported.Reason == ReasonUpstreamDown
+	if !down || !elsewhere {
+		t.elsewhere = time.Time{}
+		return false
+	}
+	if t.elsewhere.IsZero() {
+		t.elsewhere = time.Now()
+	}
+	return time.Since(t.reported.Since) >= awayLimit && t.tries >= awayTries &&
+		time.Since(t.elsewhere) >= elsewhereFor
 }
 
 func (in *Ingest) mayStandAside() bool {

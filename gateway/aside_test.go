@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -151,6 +152,26 @@ func TestUpstreamDownForEverybodyMovesNobody(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An upstream that comes back is seen by the others first, for they wait less.
+func TestUpstreamThatComesBackForEverybodyMovesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var back atomic.Bool
+		_, _, members, paths := asiders(t, 2, back.Load)
+		for range 3 {
+			paths[0].set(ReasonUpstreamDown)
+			time.Sleep(time.Minute)
+			back.Store(true)
+			time.Sleep(elsewhereFor - 2*time.Second)
+			paths[0].set("")
+			back.Store(false)
+			time.Sleep(10 * time.Second)
+		}
+		if n := terms(members); n != 1 {
+			t.Errorf("%d terms, want 1", n)
+		}
+	})
 }
 
 func TestUpstreamAwayForAMomentMovesNobody(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 )
 
 // reachTimeout bounds the wait for one answer.
-const reachTimeout = 5 * time.Second
+const reachTimeout = 3 * time.Second
 
 // Reachable says whether the upstream answers, whatever it says: it is asked
 // without a key, which costs the account nothing, and 401 is as good as 200. A
@@ -41,4 +41,23 @@ func (s *Source) answers(ctx context.Context, u url.URL) bool {
 	}
 	_ = resp.Body.Close() // the status is all
 	return resp.StatusCode < http.StatusInternalServerError
+}
+
+// waitOut waits for d before the next dial, but no longer than until the upstream
+// is seen to come back. An upstream that answers and refuses us is waited for in
+// full.
+func (r *run) waitOut(ctx context.Context, d time.Duration) error {
+	end := time.Now().Add(d)
+	for time.Until(end) > r.tune.look {
+		reachable := r.Reachable(ctx)
+		if reachable && r.away {
+			r.away = false
+			return ctx.Err()
+		}
+		r.away = !reachable
+		if err := sleep(ctx, r.tune.look/2+r.tune.backoff.jitter(r.tune.look/2)); err != nil {
+			return err
+		}
+	}
+	return sleep(ctx, time.Until(end))
 }

@@ -2,9 +2,13 @@ package upstream
 
 import (
 	"net"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"pepay-gateway/gateway"
 )
 
 func TestReachableWhateverTheAnswerBut5xx(t *testing.T) {
@@ -43,5 +47,46 @@ func TestNotReachable(t *testing.T) {
 		if s.Reachable(t.Context()) {
 			t.Errorf("%s: Reachable() = true, want false", what)
 		}
+	}
+}
+
+// Nobody waits a minute for an upstream that has come back.
+func TestUpstreamThatComesBackIsDialledAtOnce(t *testing.T) {
+	f := newFake(t)
+	var down atomic.Bool
+	down.Store(true)
+	refuse := func(_ int, c *fasthttp.RequestCtx) bool {
+		if down.Load() {
+			c.SetStatusCode(503)
+		}
+		return down.Load()
+	}
+	f.onMint, f.onList = refuse, refuse
+	s := newSource(t, f)
+	s.tune.backoff.base, s.tune.backoff.limit = time.Hour, time.Hour
+	s.tune.backoff.jitter = func(d time.Duration) time.Duration { return d }
+	s.tune.look = 10 * time.Millisecond
+	k := &sink{}
+	start(t, s, gateway.UpstreamCursor{}, k)
+	waitFor(t, "it is looked for", func() bool { _, lists, _ := f.seen(); return len(lists) > 3 })
+	if mints, _, _ := f.seen(); mints != 1 {
+		t.Errorf("%d dials while it is away, want one and no more", mints)
+	}
+	down.Store(false)
+	waitFor(t, "the stream is open", func() bool { return s.Stats().Connects == 1 })
+}
+
+// One that answers, but not to us, is waited for in full.
+func TestUpstreamThatAnswersAndFailsIsNotHammered(t *testing.T) {
+	f := newFake(t)
+	f.onMint = func(_ int, c *fasthttp.RequestCtx) bool { c.SetStatusCode(503); return true }
+	s := newSource(t, f)
+	s.tune.backoff.base, s.tune.backoff.limit = time.Hour, time.Hour
+	s.tune.backoff.jitter = func(d time.Duration) time.Duration { return d }
+	s.tune.look = 5 * time.Millisecond
+	start(t, s, gateway.UpstreamCursor{}, &sink{})
+	waitFor(t, "it is looked for many times", func() bool { _, lists, _ := f.seen(); return len(lists) > 50 })
+	if mints, _, _ := f.seen(); mints != 1 {
+		t.Errorf("%d dials, want one", mints)
 	}
 }
