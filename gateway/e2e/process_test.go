@@ -125,6 +125,13 @@ func (p *process) terminate(within time.Duration) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+func (p *process) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func startSelf(t testing.TB, args []string, env ...string) *process {
 	t.Helper()
 	return start(t, program, args, env)

@@ -10,7 +10,13 @@ import (
 // metric returns one of a node's metrics.
 func (g *gatewayProcess) metric(name string) float64 {
 	g.t.Helper()
-	m := regexp.MustCompile(`(?m)^pepay_gateway_` + name + `\{[^}]*\} (\S+)$`).FindStringSubmatch(metrics(g))
+	return g.processMetric("pepay_gateway_" + name)
+}
+
+// processMetric returns a metric by its full name.
+func (g *gatewayProcess) processMetric(name string) float64 {
+	g.t.Helper()
+	m := regexp.MustCompile(`(?m)^` + name + `(?:\{[^}]*\})? (\S+)$`).FindStringSubmatch(metrics(g))
 	if m == nil {
 		g.t.Fatalf("there is no metric %s", name)
 	}
