@@ -320,6 +320,11 @@ var redisFaults = []fault{
 		n.redis.heal()
 		return errors.Join(err, s.redisDo(ctx, []any{"CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"}))
 	}},
+	{row: "R9", name: "a subscription that brings nothing", strikes: strikesRedis, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
+		s.someNode(r).redis.deafen()
+		sleepFor(ctx, 6*time.Second)
+		return nil
+	}},
 	{row: "R10", name: "one node without Redis past the limit", strikes: strikesNodes, slow: true, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
 		n := s.follower(r)
 		p := n.running()

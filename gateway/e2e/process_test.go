@@ -139,6 +139,13 @@ func (p *process) terminate(within time.Duration) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
+func (p *process) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func startSelf(t testing.TB, args []string, env ...string) *process {
 	t.Helper()
 	return start(t, program, args, env)
@@ -313,6 +320,12 @@ func startGateway(t testing.TB, name string, redis *redisServer, p *pepay, env .
 
 func launchGateway(t testing.TB, name string, redis *redisServer, p *pepay, env ...string) *gatewayProcess {
 	t.Helper()
+	return launchGatewayAs(t, []string{program, "serve"}, name, redis, p, env...)
+}
+
+// launchGatewayAs starts a node by a command of its own.
+func launchGatewayAs(t testing.TB, command []string, name string, redis *redisServer, p *pepay, env ...string) *gatewayProcess {
+	t.Helper()
 	addr, adminAddr := freeAddr(t), freeAddr(t)
 	g := &gatewayProcess{url: "http://" + addr, admin: "http://" + adminAddr}
 	env = append([]string{
@@ -324,7 +337,7 @@ func launchGateway(t testing.TB, name string, redis *redisServer, p *pepay, env 
 		"GATEWAY_DRAIN_DELAY=0s", "GATEWAY_DRAIN_DURATION=1s", "GATEWAY_LOG_LEVEL=debug",
 		"GATEWAY_LIMITS_HANDSHAKES_PER_IP=0", "GATEWAY_LIMITS_CONNECTIONS_PER_IP=0",
 	}, env...)
-	g.process = startSelf(t, []string{"serve"}, env...)
+	g.process = start(t, command[0], command[1:], env)
 	return g
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -41,6 +42,7 @@ type proxyPair struct {
 	once    sync.Once
 	over    chan struct{} // closed with it
 	gone    atomic.Bool   // who dialled has vanished
+	deaf    atomic.Bool   // who dialled is not told what Redis publishes
 }
 
 // await keeps what was dialled in the dark about who has vanished.
@@ -147,6 +149,9 @@ func (p *proxy) copy(pair *proxyPair, d direction, limit int) {
 				return
 			}
 			limit -= min(n, max(limit, 0))
+			if d == replies && pair.deaf.Load() && bytes.Contains(buf[:n], []byte("message\r\n")) {
+				continue
+			}
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
 			}
@@ -251,6 +256,14 @@ func (p *proxy) vanish(probability float64) {
 	for _, pair := range p.some(probability) {
 		pair.gone.Store(true)
 		_ = pair.in.Close()
+	}
+}
+
+// deafen keeps from the present connections what Redis publishes; all else,
+// answers to pings too, they get.
+func (p *proxy) deafen() {
+	for _, pair := range p.some(1) {
+		pair.deaf.Store(true)
 	}
 }
 
