@@ -28,8 +28,9 @@ var errCutOff = errors.New("gateway: cut off from the upstream while another nod
 // every node would get it. Called with each renewal.
 func (t *term) cutOff() bool {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	down := t.reported != nil && t.reported.State == Stale && t.reported.Reason == ReasonUpstreamDown
+	long := down && time.Since(t.reported.Since) >= awayLimit && t.tries >= awayTries
+	t.mu.Unlock()
 	if !down || t.in.cfg.Elsewhere == nil || !t.in.mayStandAside() || !t.in.cfg.Elsewhere() {
 		t.elsewhere = time.Time{}
 		return false
@@ -37,8 +38,7 @@ func (t *term) cutOff() bool {
 	if t.elsewhere.IsZero() {
 		t.elsewhere = time.Now()
 	}
-	return time.Since(t.reported.Since) >= awayLimit && t.tries >= awayTries &&
-		time.Since(t.elsewhere) >= elsewhereFor
+	return long && time.Since(t.elsewhere) >= elsewhereFor
 }
 
 func (in *Ingest) mayStandAside() bool {

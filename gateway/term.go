@@ -17,12 +17,13 @@ type term struct {
 	beat  chan struct{} // cap 1: renew now, the health changed
 	acked uint64        // touched by the appending goroutine only
 
-	mu        sync.Mutex // guards the fields below
-	health    Health
-	reported  *Health   // the last one; live waits in the queue before it becomes health
-	failing   time.Time // since when appends fail; zero while they do not
-	tries     int       // dials since the upstream was last within reach
-	elsewhere time.Time // since when it is within reach of others alone; zero while it is not
+	elsewhere time.Time // since when others alone reach the upstream; touched by the renewing goroutine only
+
+	mu       sync.Mutex // guards the fields below
+	health   Health
+	reported *Health   // the last one; live waits in the queue before it becomes health
+	failing  time.Time // since when appends fail; zero while they do not
+	tries    int       // dials since the upstream was last within reach
 }
 
 // flush waits until the queue is appended, for a bounded time.
