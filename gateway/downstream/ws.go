@@ -246,8 +246,9 @@ func (w *wsSink) readLoop(s *session) {
 	for {
 		kind, data, err := w.conn.ReadMessage()
 		if err != nil {
-			s.end(readEnding(err))
-			if errors.Is(err, inner.ErrReadLimit) {
+			e := readEnding(err)
+			s.end(e)
+			if e.code != 0 {
 				w.discard() // a close with bytes unread would reset the connection
 			}
 			return
@@ -305,12 +306,16 @@ func (w *wsSink) discard() {
 
 // readEnding says what an error of the reader means for the session.
 func readEnding(err error) *ending {
-	var timeout net.Error
+	var closed *inner.CloseError
+	var network net.Error
 	switch {
 	case errors.Is(err, inner.ErrReadLimit):
 		return &ending{code: inner.CloseMessageTooBig, reason: "MESSAGE_TOO_BIG"}
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case errors.As(err, &network) && network.Timeout():
 		return errSilent
+	case errors.As(err, &closed), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errClientGone
 	}
-	return errClientGone
+	// What is left are frames against RFC 6455; the library has said so.
+	return &ending{code: inner.CloseProtocolError, reason: "PROTOCOL_ERROR"}
 }
