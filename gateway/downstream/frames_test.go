@@ -335,6 +335,8 @@ func TestWebSocketFrames(t *testing.T) {
 		{"9 limits: one pong more", pings(messagesPerWindow+1, pong("a")), 1008, 0, nil},
 		{"9 limits: as many messages as there may be", pings(messagesPerWindow-1, text(tip)), 0, 1, nil},
 		{"9 limits: one message more", pings(messagesPerWindow+1, text(tip)), 1008, 1, nil},
+		{"9 limits: a message of 10,000 fragments of a byte", append(cat(start(" ")), pings(10_000, more(" "))...), 1008, 0, nil},
+		{"9 limits: a message of 10,000 empty fragments", append(cat(start("")), pings(10_000, more(""))...), 1008, 0, nil},
 	}
 	for _, op := range []byte{0x3, 0x4, 0x5, 0x6, 0x7, 0xb, 0xc, 0xd, 0xe, 0xf} {
 		tests = append(tests, struct {
