@@ -62,7 +62,8 @@ func startGossip(t testing.TB, upstream string, quotes map[string]int) *gossip {
 		g.quoted++
 		g.mu.Unlock()
 		w.WriteHeader(status)
-		_, _ = fmt.Fprintf(w, `{"success":false,"error":{"code":"NO","message":"no to %s %s %v"}}`, r.Method, r.URL, r.Header)
+		_, _ = fmt.Fprintf(w, `{"success":false,"error":{"code":%q,"message":%q}}`,
+			r.Header.Get("X-Api-Key")+r.URL.Query().Get("token"), fmt.Sprint("no to ", r.URL, r.Header))
 	}))
 	t.Cleanup(g.Close)
 	return g
