@@ -3,6 +3,7 @@ package downstream
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -11,44 +12,77 @@ import (
 	"pepay-gateway/auth"
 )
 
+// No page but those configured gets through any door, whatever token it has: not
+// to an upgrade, not even to one that is told its refusal, and not to an answer
+// that it may read.
 func TestOriginIsExact(t *testing.T) {
 	r := newRig(t, nil)
-	token := "token=" + r.token("alice")
+	doors := []string{wsPath, ssePath, "/api/v1/events", "/api/v1/events/evt_1-1", "/api/v1/orders/order_1/state"}
 	for _, tc := range []struct {
 		origins []string
-		want    int
+		allowed bool
 	}{
-		{nil, 101},
-		{[]string{shop}, 101},
-		{[]string{"https://evil.example"}, 403},
-		{[]string{"null"}, 403},
-		{[]string{""}, 403},
-		{[]string{shop + ".evil.example"}, 403},
-		{[]string{"https://evilshop.example"}, 403},
-		{[]string{shop + ":443"}, 403},
-		{[]string{shop + "/"}, 403},
-		{[]string{"http://shop.example"}, 403},
-		{[]string{strings.ToUpper(shop)}, 403},
-		{[]string{shop, shop}, 403},
+		{nil, true},
+		{[]string{shop}, true},
+		{[]string{"https://evil.example"}, false},
+		{[]string{"null"}, false},
+		{[]string{""}, false},
+		{[]string{"*"}, false},
+		{[]string{shop + ".evil.example"}, false},
+		{[]string{"https://evilshop.example"}, false},
+		{[]string{"https://evil.example/" + shop}, false},
+		{[]string{"https://evil.example#" + shop}, false},
+		{[]string{"https://shop.example@evil.example"}, false},
+		{[]string{"https://www.shop.example"}, false},
+		{[]string{"https://sh\u043ep.example"}, false},
+		{[]string{shop + ":443"}, false},
+		{[]string{shop + ":8443"}, false},
+		{[]string{shop + "."}, false},
+		{[]string{shop + "/"}, false},
+		{[]string{"http://shop.example"}, false},
+		{[]string{"shop.example"}, false},
+		{[]string{strings.ToUpper(shop)}, false},
+		{[]string{"https://Shop.example"}, false},
+		{[]string{shop + ", https://evil.example"}, false},
+		{[]string{shop, shop}, false},
+		{[]string{shop, "https://evil.example"}, false},
+		{[]string{"https://evil.example", shop}, false},
 	} {
-		lines := []string{
-			"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
-			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol: pepay.v1",
-		}
+		lines := []string{}
 		for _, o := range tc.origins {
 			lines = append(lines, "Origin: "+o)
 		}
-		if got := r.request("GET", wsPath+"?"+token, "", lines...).resp.StatusCode; got != tc.want {
-			t.Errorf("WebSocket from %q: status = %d, want %d", tc.origins, got, tc.want)
-		}
-		want := tc.want
-		if want == 101 {
-			want = 200
-		}
-		for _, path := range []string{ssePath, "/api/v1/events"} {
-			if got := r.request("GET", path+"?x=1", "", append(lines[5:], "Authorization: Bearer "+r.token("alice"))...).resp.StatusCode; got != want {
-				t.Errorf("%s from %q: status = %d, want %d", path, tc.origins, got, want)
+		check := func(what string, got *client, want int) {
+			t.Helper()
+			if !tc.allowed {
+				want = http.StatusForbidden
 			}
+			allowed := ""
+			if tc.allowed && len(tc.origins) > 0 {
+				allowed = tc.origins[0]
+			}
+			if got.resp.StatusCode != want || got.resp.Header.Get("Access-Control-Allow-Origin") != allowed {
+				t.Errorf("%s from %q = %d, readable by %q, want %d, %q", what, tc.origins,
+					got.resp.StatusCode, got.resp.Header.Get("Access-Control-Allow-Origin"), want, allowed)
+			}
+			got.close()
+		}
+		upgrade := append([]string{
+			"Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+		}, lines...)
+		check("WebSocket", r.request("GET", wsPath+"?token="+r.token("alice"), "", upgrade...), http.StatusSwitchingProtocols)
+		told := append(upgrade, "Sec-WebSocket-Protocol: pepay.v1")
+		check("WebSocket of pepay.v1", r.request("GET", wsPath+"?token="+r.token("alice"), "", told...), http.StatusSwitchingProtocols)
+		check("WebSocket with a bad token", r.request("GET", wsPath+"?token=bad", "", told...), http.StatusSwitchingProtocols)
+		bearer := append([]string{"Authorization: Bearer " + r.token("alice")}, lines...)
+		check("SSE", r.request("GET", ssePath, "", bearer...), http.StatusOK)
+		check("list", r.request("GET", "/api/v1/events", "", bearer...), http.StatusOK)
+		check("unknown event", r.request("GET", "/api/v1/events/evt_1-1", "", bearer...), http.StatusNotFound)
+		check("unknown state", r.request("GET", "/api/v1/orders/order_1/state", "", bearer...), http.StatusNotFound)
+		for _, door := range doors {
+			check("preflight of "+door, r.request("OPTIONS", door, "",
+				append([]string{"Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization, last-event-id"}, lines...)...), http.StatusNoContent)
+			check("POST to "+door, r.request("POST", door, "", bearer...), http.StatusMethodNotAllowed)
 		}
 	}
 }
@@ -232,14 +266,62 @@ func TestHandshakeLimit(t *testing.T) {
 	}
 }
 
-// What a client writes into X-Forwarded-For must not give it a fresh budget.
+// What a client writes into X-Forwarded-For gives it no fresh budget, and takes
+// none from others: two streams are of one address, or they are not.
 func TestForwardedForCannotBeForged(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Limits.ConnectionsPerIP = 2 })
-	token := "token=" + r.token("alice")
-	for i := range 4 {
-		c := r.sse(token, fmt.Sprintf("X-Forwarded-For: 198.51.100.%d", i))
-		c.want(map[bool]string{true: "hello", false: "disconnect"}[i < 2])
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8")}
+	hops := func(first string, n int) string { return first + strings.Repeat(", 10.0.0.9", n) }
+	for _, tc := range []struct {
+		name          string
+		proxies       []netip.Prefix // 127.0.0.1, where the test is, among them or not
+		first, second []string       // lines
+		same          bool
+	}{
+		{"nobody is trusted", nil, []string{"198.51.100.1"}, []string{"198.51.100.2"}, true},
+		{"nobody is trusted, one line and none", nil, []string{"198.51.100.1"}, nil, true},
+		{"another is trusted", loopback[1:], []string{"198.51.100.1"}, []string{"198.51.100.2"}, true},
+		{"another is trusted and named", loopback[1:], []string{"198.51.100.1, 10.0.0.1"}, []string{"198.51.100.2, 10.0.0.1"}, true},
+		{"a proxy's two clients", loopback, []string{"198.51.100.1"}, []string{"198.51.100.2"}, false},
+		{"a proxy's one client", loopback, []string{"198.51.100.1"}, []string{"198.51.100.1"}, true},
+		{"forged to the left", loopback, []string{"1.1.1.1, 198.51.100.1"}, []string{"2.2.2.2, 198.51.100.1"}, true},
+		{"forged in a line of its own", loopback, []string{"1.1.1.1", "198.51.100.1"}, []string{"2.2.2.2", "198.51.100.1"}, true},
+		{"a line for each hop", loopback, []string{"198.51.100.1", "10.0.0.9"}, []string{"198.51.100.2", "10.0.0.9"}, false},
+		{"a proxy behind a proxy", loopback, []string{"198.51.100.1, 10.0.0.1"}, []string{"198.51.100.2, 10.0.0.1"}, false},
+		{"a hundred hops", loopback, []string{hops("198.51.100.1", 100)}, []string{hops("198.51.100.2", 100)}, false},
+		{"a hundred hops, forged beyond the client", loopback, []string{hops("1.1.1.1, 198.51.100.1", 100)}, []string{hops("2.2.2.2, 198.51.100.1", 100)}, true},
+		{"garbage counts as the proxy", loopback, []string{"1.1.1.1, garbage"}, []string{"2.2.2.2, other garbage"}, true},
+		{"empty", loopback, []string{""}, []string{","}, true},
+		{"numbers that some take for addresses", loopback, []string{"0x7f.1"}, []string{"2130706433"}, true},
+		{"IPv4 within IPv6", loopback, []string{"::ffff:198.51.100.1"}, []string{"198.51.100.1"}, true},
+		{"two of them", loopback, []string{"::ffff:198.51.100.1"}, []string{"::ffff:198.51.100.2"}, false},
+		{"with a port", loopback, []string{"198.51.100.1:1"}, []string{"198.51.100.1:2"}, true},
+		{"IPv6 neighbours", loopback, []string{"2001:db8::1"}, []string{"2001:db8::2"}, true},
+		{"IPv6 in brackets, with a port", loopback, []string{"[2001:db8::1]:1"}, []string{"2001:db8::1"}, true},
+		{"other networks of IPv6", loopback, []string{"2001:db8:0:1::1"}, []string{"2001:db8:0:2::1"}, false},
+		{"a zone", loopback, []string{"fe80::1%a"}, []string{"fe80::1%b"}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, func(c *Config) { c.Limits.ConnectionsPerIP, c.TrustedProxies = 1, tc.proxies })
+			token := "token=" + r.token("alice")
+			lines := func(values []string) (out []string) {
+				for _, v := range values {
+					out = append(out, "X-Forwarded-For: "+v)
+				}
+				return append(out, "X-Real-IP: 203.0.113.1", "Forwarded: for=203.0.113.2") // nobody's business
+			}
+			r.sse(token, lines(tc.first)...).want("hello")
+			want := "hello"
+			if tc.same {
+				want = "disconnect"
+			}
+			if m, _ := r.sse(token, lines(tc.second)...).next(); m.kind() != want {
+				t.Errorf("the second stream begins with %q, want %q", m.kind(), want)
+			}
+		})
 	}
+	r := newRig(t, func(c *Config) { c.Limits.ConnectionsPerIP = 1 })
+	token := "token=" + r.token("alice")
+	r.ws(token).want("hello")
 	c := r.ws(token)
 	c.want("disconnect")
 	c.want("error:RATE_LIMIT_EXCEEDED")

@@ -44,19 +44,19 @@ func newDoor(descriptors int) *door {
 // admits says whether conn may become a stream: it came while there was room, or
 // there is some now. Of many that come at once the first are admitted, not none.
 func (d *door) admits(conn net.Conn) bool {
-	c, ok := conn.(*counted)
+	c, ok := conn.(*clientConn)
 	return !ok || !c.late || d.open.Load() <= int64(d.room)
 }
 
 // enter counts a connection; nil if there are too many.
-func (d *door) enter(conn net.Conn) *counted {
+func (d *door) enter(conn net.Conn) *clientConn {
 	n := int(d.open.Add(1))
 	if d.most > 0 && n > d.most {
 		d.open.Add(-1)
 		d.dropped.Add(1)
 		return nil
 	}
-	return &counted{Conn: conn, door: d, late: d.room > 0 && n > d.room}
+	return &clientConn{Conn: conn, door: d, late: d.room > 0 && n > d.room}
 }
 
 // A listener accepts until it is closed, and sets what connections need.
@@ -100,17 +100,39 @@ func passes(err error) bool {
 	return false
 }
 
-// A counted connection leaves through the door once.
-type counted struct {
+// A clientConn is a client's connection: it leaves through the door once, and a
+// reader can have its bytes counted before any library has made something of
+// them.
+type clientConn struct {
 	net.Conn
-	door *door
-	late bool // it came when there was no room for a stream
-	left sync.Once
+	door    *door
+	late    bool // it came when there was no room for a stream
+	left    sync.Once
+	receive func(n int) error // may be nil; set and called by who reads
+}
+
+// Read implements net.Conn.
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil && c.receive != nil {
+		err = c.receive(n)
+	}
+	return n, err
 }
 
 // Close implements net.Conn.
-func (c *counted) Close() error {
+func (c *clientConn) Close() error {
 	err := c.Conn.Close()
 	c.left.Do(func() { c.door.open.Add(-1) })
 	return err
+}
+
+// accepted returns the clientConn under a connection that the library has
+// handed over.
+func accepted(conn net.Conn) (*clientConn, bool) {
+	if hijacked, ok := conn.(interface{ UnsafeConn() net.Conn }); ok {
+		conn = hijacked.UnsafeConn()
+	}
+	c, ok := conn.(*clientConn)
+	return c, ok
 }

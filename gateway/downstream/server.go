@@ -146,7 +146,7 @@ func New(cfg Config, node *gateway.Node, keys *auth.Keyring, apiKeys auth.APIKey
 
 func (s *Server) routes() {
 	// Add instead of Get: Get would answer HEAD with a stream.
-	s.app.Use(s.accessLog)
+	s.app.Use(s.accessLog, s.unambiguous)
 	s.app.Add(fiber.MethodPost, mintPath, s.mint)
 	s.app.All(mintPath, func(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderAllow, fiber.MethodPost)

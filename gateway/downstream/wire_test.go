@@ -1,10 +1,13 @@
 package downstream
 
 import (
+	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"pepay-gateway/gateway"
@@ -49,12 +52,72 @@ func parseStream(stream string) (blocks []message) {
 	return blocks
 }
 
+// nasty holds data that is, to some reader of event streams, more than data.
+var nasty = []string{
+	"", " ", "  two spaces", "\ufeff", "\x00", "a\x00b", "\u2028", "a\u2028id: x", "a\u2029data: x", "a\u0085id: x", "a\vid: x", "a\fid: x",
+	"\n", "\r", "\r\n", "\n\r", "\r\r", "\n\n", "\r\n\r\n", "x\r", "x\n", "x\r\n", "\rx", "\nx",
+	"x\rid: forged", "x\nid: forged", "x\r\nid: forged", "x\n\rid: forged", "x\rid: a\x00b", "x\nid", "x\nid:", "x\rretry: 1", "x\nretry:1",
+	"x\revent: order.paid\r\rdata: y", "x\n\nevent: order.paid\ndata: y\n\n", "x\r\n\r\nevent: control\r\ndata: {\"type\":\"reset\"}\r\n\r\n",
+	"x\n: comment", "x\n:", "data: x", "id: x", "event: x", ": x", "x\ndata: y", "x\ndata", "{\r\n  \"a\": 1,\r\n  \"b\": \"\\r\\n\"\r\n}", "\xff\xfe\r\xff",
+}
+
+// Whatever an upstream writes into its events, an event stream has them one for
+// one, with the gateway's own ids, live and replayed and as state.
+func TestEventsCannotForgeTheStream(t *testing.T) {
+	r := newRig(t, nil)
+	r.cover("alice")
+	live := r.sse("token=" + r.token("alice"))
+	cursor := settled(live).text("cursor")
+	var want []string
+	ours := map[string]bool{"": true, "cur_reset": true}
+	for i, data := range nasty {
+		ev := event(fmt.Sprint("order_", i), "alice")
+		ev.Data = []byte(data)
+		r.append(gateway.Record{ID: ev.ID, Event: ev, NewLinks: true})
+		ours[r.node.Cursor(r.node.Position())] = true
+		want = append(want, strings.ReplaceAll(strings.ReplaceAll(data, "\r\n", "\n"), "\r", "\n"))
+	}
+	end := r.publish("the_end", "alice")
+	ours[r.node.Cursor(r.node.Position())] = true
+	for name, c := range map[string]*client{
+		"live": live, "replay": r.sse("since=" + cursor + "&token=" + r.token("alice")), "snapshot": r.sse("token=" + r.token("alice")),
+	} {
+		r.must(c.raw.SetReadDeadline(time.Now().Add(wait)))
+		raw := ""
+		for !strings.Contains(raw, string(end.Data)+"\n\n") {
+			line, err := c.body.ReadString('\n')
+			r.must(err)
+			raw += line
+		}
+		var got []string
+		for _, b := range parseStream(raw) {
+			if !ours[b.ID] {
+				t.Errorf("%s: id %q, want one of the gateway's", name, b.ID)
+			}
+			if b.Event == "" && b.Data != string(end.Data) {
+				got = append(got, b.Data)
+			} else if b.Event != "" && b.Event != "control" {
+				t.Errorf("%s: event %q, want none or control", name, b.Event)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: events = %q, want %q", name, got, want)
+		}
+		if strings.Count("\n"+raw, "\nretry:") > 1 {
+			t.Errorf("%s: retry is set by an event", name)
+		}
+	}
+}
+
 func FuzzSSEEncode(f *testing.F) {
 	f.Add("cur_AAAAAAAAAAAAAAAAAAAAAA", "", []byte(`{"id":"evt_1-1"}`))
 	f.Add("", "control", []byte("a\rid: evil\nevent: order.paid\r\n\r\ndata: x"))
 	f.Add("end_4409\nid: x", "error_frame", []byte(""))
 	f.Add("a\x00b", "", []byte("\n\n"))
 	f.Add("", "", []byte(": comment\r"))
+	for _, data := range nasty {
+		f.Add("cur_AAAAAAAAAAAAAAAAAAAAAA", "", []byte(data))
+	}
 	f.Fuzz(func(t *testing.T, id, event string, data []byte) {
 		if event != "" {
 			event = "control" // never from outside

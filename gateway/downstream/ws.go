@@ -23,8 +23,11 @@ const (
 	closeWait      = 2 * time.Second
 	maxMessage     = auth.MaxTokenBytes + 64 // bytes; a token and its wrapping
 	maxCloseReason = 123                     // bytes, by RFC 6455
-	// A client may send messagesPerWindow messages, pings and pongs in messageWindow.
+	// A client may send messagesPerWindow messages, pings and pongs, and
+	// bytesPerWindow bytes, in messageWindow. The bytes are for what is none of
+	// the former: a message of ever more empty fragments.
 	messagesPerWindow = 20
+	bytesPerWindow    = 4 * maxMessage
 	messageWindow     = 10 * time.Second
 	pingEvery         = time.Second // answered at most this often
 
@@ -144,6 +147,7 @@ type wsSink struct {
 	// For the reader only.
 	window   time.Time // when the present messageWindow began
 	messages int       // in it
+	bytes    int       // in it
 	pinged   time.Time // when a ping was last let pass
 }
 
@@ -229,6 +233,9 @@ func (w *wsSink) readLoop(s *session) {
 		}
 	}()
 	w.conn.SetReadLimit(maxMessage)
+	if c, ok := accepted(w.conn.NetConn()); ok {
+		c.receive = w.receive
+	}
 	w.heard()
 	// The handlers return no error: it would stick to the connection, and with it
 	// the client's close frame could not be read.
@@ -246,8 +253,9 @@ func (w *wsSink) readLoop(s *session) {
 	for {
 		kind, data, err := w.conn.ReadMessage()
 		if err != nil {
-			s.end(readEnding(err))
-			if errors.Is(err, inner.ErrReadLimit) {
+			e := readEnding(err)
+			s.end(e)
+			if e.code != 0 {
 				w.discard() // a close with bytes unread would reset the connection
 			}
 			return
@@ -283,10 +291,7 @@ func (w *wsSink) count(s *session) bool {
 	if s.ctx.Err() != nil {
 		return false
 	}
-	now := time.Now()
-	if now.Sub(w.window) >= messageWindow {
-		w.window, w.messages = now, 0
-	}
+	w.nextWindow()
 	if w.messages++; w.messages > messagesPerWindow {
 		s.end(ended(errTooManyMessages))
 		return false
@@ -295,22 +300,47 @@ func (w *wsSink) count(s *session) bool {
 	return true
 }
 
+// receive takes n bytes from the client's budget.
+func (w *wsSink) receive(n int) error {
+	w.nextWindow()
+	if w.bytes += n; w.bytes > bytesPerWindow {
+		return errTooManyMessages
+	}
+	return nil
+}
+
+// nextWindow begins a new window if the present one is over.
+func (w *wsSink) nextWindow() {
+	if now := time.Now(); now.Sub(w.window) >= messageWindow {
+		w.window, w.messages, w.bytes = now, 0, 0
+	}
+}
+
 func (w *wsSink) heard() { _ = w.conn.SetReadDeadline(time.Now().Add(silence)) } // fails only when closed
 
 func (w *wsSink) discard() {
 	conn := w.conn.NetConn()
+	if c, ok := accepted(conn); ok {
+		c.receive = nil
+	}
 	_ = conn.SetReadDeadline(time.Now().Add(closeWait)) // fails only when closed
 	_, _ = io.Copy(io.Discard, conn)                    // until the peer's close or the deadline
 }
 
 // readEnding says what an error of the reader means for the session.
 func readEnding(err error) *ending {
-	var timeout net.Error
+	var closed *inner.CloseError
+	var network net.Error
 	switch {
 	case errors.Is(err, inner.ErrReadLimit):
 		return &ending{code: inner.CloseMessageTooBig, reason: "MESSAGE_TOO_BIG"}
-	case errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, errTooManyMessages):
+		return ended(errTooManyMessages)
+	case errors.As(err, &network) && network.Timeout():
 		return errSilent
+	case errors.As(err, &closed), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errClientGone
 	}
-	return errClientGone
+	// What is left are frames against RFC 6455; the library has said so.
+	return &ending{code: inner.CloseProtocolError, reason: "PROTOCOL_ERROR"}
 }

@@ -619,36 +619,6 @@ func TestPepaysOwnClientWorks(t *testing.T) {
 	}
 }
 
-func TestNoSecretIsEverPrinted(t *testing.T) {
-	w := startWorld(t)
-	g := w.nodes[0]
-	m := g.mint(map[string]any{"customer_id": "cust_1"})
-	ws, sse := follow(t, g, map[string]any{"customer_id": "cust_1"})
-	s := openSSE(t, m.SSEURL, "")
-	s.waitControl("hello")
-	getStatus(g.url + "/sse/commerce/events?token=" + m.Token + "x")
-	getStatus(g.url + "/nothing/here?token=" + m.Token)
-	_, _ = get(t, g.url+"/api/v1/events", m.Token)
-	ws.close()
-	sse.close()
-	exposed := map[string]string{"metrics": metrics(g)}
-	_, exposed["stats"] = get(t, g.admin+"/api/v1/stats", "")
-	for _, n := range w.nodes {
-		n.terminate(15 * time.Second)
-		exposed["log of "+n.url] = n.output()
-	}
-	signature := m.Token[strings.LastIndexByte(m.Token, '.')+1:]
-	for where, text := range exposed {
-		for name, secret := range map[string]string{
-			"token secret": testSecret, "API key": testKey, "upstream key": "ck_devnet_demo", "token": signature,
-		} {
-			if strings.Contains(text, secret) {
-				t.Errorf("%s contains the %s", where, name)
-			}
-		}
-	}
-}
-
 func TestBadInput(t *testing.T) {
 	w := startWorld(t)
 	g := w.nodes[0]
