@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: redis-server, Chromium
-# and Node. On Debian and its kin through apt; elsewhere it says what to install.
+# Installs what the tests need and this machine lacks: redis-server, Chromium,
+# Node and nginx. On Debian and its kin through apt; elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -9,6 +9,7 @@ command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 command -v node >/dev/null 2>&1 || missing="$missing nodejs"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
+command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
 if [ -z "${CHROMIUM:-}" ] && ! command -v chromium >/dev/null 2>&1; then
 	missing="$missing chromium"
 fi
