@@ -322,7 +322,7 @@ func TestSSEClientsStopWhenTheyShould(t *testing.T) {
 	g.waitLive()
 	p.order("cust_1")
 	all := append([]string{bareFetch}, sseLibraries...)
-	expiring := startSSEClients(t, g, map[string]any{"customer_id": "cust_1", "ttl_seconds": 1, "session_seconds": 3}, all...)
+	expiring := startSSEClients(t, g, map[string]any{"customer_id": "cust_1", "ttl_seconds": 1, "session_seconds": 10}, all...)
 	var replaced []*sseClient
 	var newer []*stream
 	for _, library := range all {
