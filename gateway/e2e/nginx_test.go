@@ -88,8 +88,10 @@ func startNginx(t testing.TB, upstreams []string, extra string) *nginxProxy {
 	}
 	n := &nginxProxy{url: "http://" + addr}
 	// Each client costs nginx two file descriptors.
-	n.process = start(t, "/bin/sh", []string{"-c", `ulimit -n "$(ulimit -Hn)" && exec "$0" "$@"`,
-		path, "-p", dir, "-c", config, "-e", "stderr"}, nil)
+	n.process = start(t, "/bin/sh", []string{
+		"-c", `ulimit -n "$(ulimit -Hn)" && exec "$0" "$@"`,
+		path, "-p", dir, "-c", config, "-e", "stderr",
+	}, nil)
 	eventually(t, 10*time.Second, "nginx answers", func() bool { return getStatus(n.url+"/") != 0 })
 	return n
 }
