@@ -43,7 +43,9 @@ type sseLine struct {
 	Why    string // it stopped
 }
 
-func startSSEClient(t testing.TB, library, url string) *sseClient {
+// startSSEClient starts a client of a library, with the further arguments of
+// web/test/sse-client.mjs.
+func startSSEClient(t testing.TB, library string, args ...string) *sseClient {
 	t.Helper()
 	node, err := exec.LookPath("node")
 	if err != nil {
@@ -52,16 +54,22 @@ func startSSEClient(t testing.TB, library, url string) *sseClient {
 	if _, err := os.Stat(filepath.Join(webDir, "node_modules", "eventsource")); err != nil {
 		t.Fatal("web/node_modules is not complete: make setup installs what the tests need")
 	}
-	return &sseClient{start(t, node, []string{filepath.Join(webDir, "test", "sse-client.mjs"), library, url}, nil), library}
+	args = append([]string{filepath.Join(webDir, "test", "sse-client.mjs"), library}, args...)
+	return &sseClient{start(t, node, args, []string{"API_KEY=" + testKey}), library}
 }
 
-// startSSEClients starts one of each library, with a token of its own for the
-// customer.
+// startSSEClients starts one of each library. Each mints a token of its own for
+// the claims when it is ready to use it: sessions are short, and node is slow to
+// start.
 func startSSEClients(t testing.TB, g *gatewayProcess, claims map[string]any, libraries ...string) []*sseClient {
 	t.Helper()
+	body, err := json.Marshal(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var all []*sseClient
 	for _, library := range libraries {
-		all = append(all, startSSEClient(t, library, g.mint(claims).SSEURL))
+		all = append(all, startSSEClient(t, library, g.url+"/api/v1/ws/token", string(body)))
 	}
 	return all
 }
@@ -322,7 +330,7 @@ func TestSSEClientsStopWhenTheyShould(t *testing.T) {
 	g.waitLive()
 	p.order("cust_1")
 	all := append([]string{bareFetch}, sseLibraries...)
-	expiring := startSSEClients(t, g, map[string]any{"customer_id": "cust_1", "ttl_seconds": 1, "session_seconds": 10}, all...)
+	expiring := startSSEClients(t, g, map[string]any{"customer_id": "cust_1", "ttl_seconds": 1, "session_seconds": 8}, all...)
 	var replaced []*sseClient
 	var newer []*stream
 	for _, library := range all {

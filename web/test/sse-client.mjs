@@ -10,9 +10,18 @@
 //
 // The process ends by itself when the client has given up, and not before.
 //
-//   node sse-client.mjs eventsource|fetch-event-source|fetch-event-source-bare|eventsource-client URL
+//   node sse-client.mjs eventsource|fetch-event-source|fetch-event-source-bare|eventsource-client URL [CLAIMS]
+//
+// With claims, the URL is where a token for them is minted, with the API key in
+// the variable API_KEY, when all is ready to use it.
 
-const [library, url] = process.argv.slice(2);
+const [library, given, claims] = process.argv.slice(2);
+
+async function streamURL() {
+  if (!claims) return given;
+  const res = await fetch(given, { method: 'POST', headers: { 'x-api-key': process.env.API_KEY }, body: claims });
+  return (await res.json()).data.sse_url;
+}
 
 // A page outlives its stream. Without it eventsource, whose timers keep no
 // process, would be gone before it came back.
@@ -52,7 +61,7 @@ async function observed(input, init) {
 
 async function eventsource() {
   const { EventSource } = await import('eventsource');
-  const es = new EventSource(url, { fetch: observed });
+  const es = new EventSource(await streamURL(), { fetch: observed });
   es.onmessage = (m) => block('', m.data);
   es.addEventListener('control', (m) => block('control', m.data));
   es.addEventListener('error_frame', (m) => block('error_frame', m.data));
@@ -66,7 +75,7 @@ async function fetchEventSource(handlers) {
   globalThis.window = globalThis;
   globalThis.document = Object.assign(new EventTarget(), { hidden: false });
   const { fetchEventSource } = await import('@microsoft/fetch-event-source');
-  await fetchEventSource(url, {
+  await fetchEventSource(await streamURL(), {
     fetch: observed,
     openWhenHidden: true,
     // It hands on blocks without data too: a mere retry is one.
@@ -92,7 +101,7 @@ const comesBack = {
 async function eventsourceClient() {
   const { createEventSource } = await import('eventsource-client');
   const es = createEventSource({
-    url,
+    url: await streamURL(),
     fetch: observed,
     onMessage: (m) => block(m.event ?? '', m.data),
     onDisconnect: () => setImmediate(() => es.readyState === 'closed' && stopped('closed')),
