@@ -1,12 +1,14 @@
 # make dev     the whole product on this machine, nothing to install
 # make test    installs what it lacks (apt), then runs every check and test
+# make rolling restarts three nodes one by one, under CLIENTS clients, behind nginx
 # make lint fuzz bench build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
+CLIENTS ?= 3000
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup fuzz bench
+.PHONY: dev build test lint setup rolling fuzz bench
 
 dev:
 	$(GO) run . dev
@@ -15,8 +17,9 @@ build:
 	$(GO) build -trimpath -o bin/pepay-gateway .
 
 # The race detector is on, the order of tests is shuffled, nothing is skipped.
+# Tests that may run beside others wait more than they work.
 test: setup lint
-	$(GO) test -race -shuffle=on -timeout 9m ./...
+	$(GO) test -race -shuffle=on -parallel 8 -timeout 9m ./...
 
 lint:
 	@unformatted="$$($(TOOL) gofumpt -l $(SOURCES))"; \
@@ -26,6 +29,10 @@ lint:
 
 setup:
 	@tools/setup.sh
+
+# Figures of a rolling restart. Without the race detector, which is for few clients.
+rolling: setup
+	ROLLING_CLIENTS=$(CLIENTS) ROLLING_DRAIN=20s $(GO) test -count=1 -v -run '^TestRollingRestart$$' -timeout 10m ./gateway/e2e
 
 # Every fuzz target for FUZZ each, one after the other.
 fuzz:

@@ -33,6 +33,6 @@ if [ -n "$missing" ]; then
 	done
 fi
 
-if [ ! -d web/node_modules/playwright-core ]; then
+if ! [ web/node_modules/.package-lock.json -nt web/package-lock.json ]; then
 	(cd web && npm ci --no-audit --no-fund --silent)
 fi

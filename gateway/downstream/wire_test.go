@@ -134,6 +134,15 @@ func FuzzSSEEncode(f *testing.F) {
 	})
 }
 
+// Some clients move their cursor when they read an id, before the block is whole.
+// Cut within the data they must not come back behind it.
+func TestSSEIDFollowsItsData(t *testing.T) {
+	got, want := string(appendBlock(nil, "cur_x", "control", []byte("a\nb"))), "event: control\ndata: a\ndata: b\nid: cur_x\n\n"
+	if got != want {
+		t.Errorf("block = %q, want %q", got, want)
+	}
+}
+
 func FuzzFilterQuery(f *testing.F) {
 	f.Add("types=commerce.order.*,invoice.*&order_id=o1&order_id=o2&since=evt_1-1&snapshot=1&control=0")
 	f.Add("customer_id=&wallet_address=0xAB%00")

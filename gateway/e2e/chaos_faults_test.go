@@ -598,8 +598,10 @@ func (s *site) promote(ctx context.Context, lag, split time.Duration) error {
 	old := s.redis()
 	if split > 0 {
 		s.nodes[0].redis.retarget(replica.addr)
+		s.nodes[0].redis.end(false)
 		if split%2 == 0 {
 			s.nodes[1].redis.retarget(replica.addr)
+			s.nodes[1].redis.end(false)
 		}
 		sleepFor(ctx, split)
 	}
@@ -608,6 +610,7 @@ func (s *site) promote(ctx context.Context, lag, split time.Duration) error {
 	s.mu.Unlock()
 	for _, n := range s.nodes {
 		n.redis.retarget(replica.addr)
+		n.redis.end(false)
 	}
 	old.kill()
 	return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,6 +33,8 @@ type proxy struct {
 	frozen [2]chan struct{}        // closed when that direction thaws; nil while it flows
 	delay  func() time.Duration    // of every chunk; nil for none
 	after  int                     // reply bytes after which a new connection is cut; negative: never
+	marker []byte                  // what cuts the connection whose replies bring it, at its last byte, once
+	life   func() time.Duration    // after which a new connection is reset; nil: never
 	pairs  map[*proxyPair]struct{} // open now
 	closed bool
 }
@@ -70,7 +73,7 @@ func startProxy(t testing.TB, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{ln: ln, target: target, after: -1, pairs: map[*proxyPair]struct{}{}}
+	p := &proxy{ln: ln, target: strings.TrimPrefix(target, "http://"), after: -1, pairs: map[*proxyPair]struct{}{}}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		p.mu.Lock()
@@ -85,6 +88,8 @@ func startProxy(t testing.TB, target string) *proxy {
 }
 
 func (p *proxy) addr() string { return p.ln.Addr().String() }
+
+func (p *proxy) url() string { return "http://" + p.addr() }
 
 func (p *proxy) accept() {
 	for {
@@ -117,6 +122,9 @@ func (p *proxy) serve(in net.Conn) {
 	if usable {
 		p.pairs[pair] = struct{}{}
 	}
+	if usable && p.life != nil {
+		defer time.AfterFunc(p.life(), func() { pair.end(true) }).Stop()
+	}
 	p.mu.Unlock()
 	if !usable { // broken meanwhile
 		pair.end(false)
@@ -143,6 +151,11 @@ func (p *proxy) copy(pair *proxyPair, d direction, limit int) {
 		if n > 0 {
 			if !p.pass(pair, d) {
 				return
+			}
+			if d == replies {
+				if end := p.marked(buf[:n]); end >= 0 {
+					limit = end
+				}
 			}
 			if limit >= 0 && n >= limit {
 				_, _ = to.Write(buf[:limit]) // cut in the middle is the point
@@ -225,12 +238,42 @@ func (p *proxy) cut() {
 	p.end(false)
 }
 
-// retarget leads new connections elsewhere and ends the old ones.
+// cutAt ends, once, the connection whose replies bring marker, right behind it.
+func (p *proxy) cutAt(marker string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.marker = []byte(marker)
+}
+
+// marked returns where the marker ends in b and takes it off; -1 without one.
+func (p *proxy) marked(b []byte) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := -1
+	if len(p.marker) > 0 {
+		i = bytes.Index(b, p.marker)
+	}
+	if i < 0 {
+		return -1
+	}
+	i += len(p.marker)
+	p.marker = nil
+	return i
+}
+
+// live has connections made from now on reset at the age that life says; nil
+// lets them be.
+func (p *proxy) live(life func() time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.life = life
+}
+
+// retarget leads connections from now on elsewhere.
 func (p *proxy) retarget(addr string) {
 	p.mu.Lock()
-	p.target = addr
-	p.mu.Unlock()
-	p.end(false)
+	defer p.mu.Unlock()
+	p.target = strings.TrimPrefix(addr, "http://")
 }
 
 // heal makes the path whole again; connections that are open stay.
