@@ -71,7 +71,7 @@ func TestChaos(t *testing.T) {
 	seed := *chaosSeed
 	out := &console{t: t}
 	fmt.Fprintf(out, "chaos: seed %d, %d s, %d shoppers\n", seed, *chaosSeconds, *chaosShoppers)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := randOf(seed)
 	offset := []string{"0s", "10m", "-10m"}[r.IntN(3)] // U13
 	fmt.Fprintf(out, "the upstream's clock is %s ahead of ours\n", offset)
 	c := newChaos(startSite(t, out, "--clock-offset="+offset), chosenFaults(), r)
@@ -80,6 +80,8 @@ func TestChaos(t *testing.T) {
 	}
 	c.run(time.Duration(*chaosSeconds)*time.Second, *chaosShoppers)
 }
+
+func randOf(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
 func newChaos(s *site, faults []fault, r *rand.Rand) *chaos {
 	c := &chaos{site: s, faults: faults, rand: r, began: time.Now()}
@@ -249,14 +251,19 @@ func (c *chaos) patience() time.Duration {
 	return settleWithin
 }
 
-// lacking names a shopper that is awake and lacks an event older than age.
+// lacking names a shopper that is awake and has no stream, has not been told what
+// became of its cursor, or lacks an event older than age.
 func (c *chaos) lacking(age time.Duration) string {
 	for _, sh := range c.crowd() {
 		sh.mu.Lock()
 		away := time.Now().Before(sh.asleep) || time.Now().Before(sh.stalled)
+		lost := sh.streams > 0 && (!sh.connected || sh.promised)
 		sh.mu.Unlock()
 		if away {
 			continue
+		}
+		if lost {
+			return fmt.Sprintf("%s %s has no stream", sh.kind, sh.customer)
 		}
 		for _, f := range sh.missing(c.truth.of(sh.customer)) {
 			if time.Since(f.at) > age {

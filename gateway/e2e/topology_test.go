@@ -91,6 +91,21 @@ func (s *sentinels) primary(ctx context.Context) (*redisServer, error) {
 	return nil, fmt.Errorf("unknown primary %v", at)
 }
 
+// replicas counts those that follow the primary closely.
+func (s *sentinels) replicas(ctx context.Context) int {
+	primary, err := s.primary(ctx)
+	if err != nil {
+		return 0
+	}
+	c := client1(primary.addr)
+	defer func() { _ = c.Close() }() // one use
+	info, err := c.Info(ctx, "replication").Result()
+	if err != nil {
+		return 0
+	}
+	return strings.Count(info, "state=online")
+}
+
 // killPrimary kills the primary, waits until another took its place, and starts
 // the old one again, which then follows.
 func (s *sentinels) killPrimary(ctx context.Context, t testing.TB) error {
@@ -118,7 +133,7 @@ func TestSentinelFailover(t *testing.T) {
 		inject: func(ctx context.Context, s *site, _ *rand.Rand) error { return red.killPrimary(ctx, s.t) },
 	}
 	s := startSiteOn(t, &console{t: t}, red.servers[0], red.url())
-	newChaos(s, []fault{killed}, rand.New(rand.NewPCG(1, 0))).run(topologySeconds, topologyShoppers)
+	newChaos(s, []fault{killed}, randOf(1)).run(topologySeconds, topologyShoppers)
 }
 
 // A cluster is three primaries without replicas.
@@ -241,7 +256,7 @@ func TestClusterSlotMoves(t *testing.T) {
 		inject: func(ctx context.Context, _ *site, _ *rand.Rand) error { return red.moveSlot(ctx) },
 	}
 	s := startSiteOn(t, &console{t: t}, red.servers[0], red.url())
-	c := newChaos(s, []fault{moved}, rand.New(rand.NewPCG(1, 0)))
+	c := newChaos(s, []fault{moved}, randOf(1))
 	c.run(topologySeconds, topologyShoppers)
 	from, _, err := red.owner(t.Context())
 	if err != nil {
