@@ -1,14 +1,21 @@
 # make dev     the whole product on this machine, nothing to install
 # make test    installs what it lacks (apt), then runs every check and test
-# make rolling restarts three nodes one by one, under CLIENTS clients, behind nginx
-# make lint fuzz bench build   what they say
+# make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
+# make lint bench build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
 CLIENTS ?= 3000
+SECONDS = 600
+SEED    = 1
+ROWS    =
+SHOPPERS = 100
+OLD     = HEAD~1
+ROUNDS  = 20
+PROVE   = PEPAY_GATEWAY_PROGRAM=$(CURDIR)/bin/pepay-gateway $(GO) test -count=1 -v ./gateway/e2e
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup rolling fuzz bench
+.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz bench
 
 dev:
 	$(GO) run . dev
@@ -30,9 +37,26 @@ lint:
 setup:
 	@tools/setup.sh
 
-# Figures of a rolling restart. Without the race detector, which is for few clients.
-rolling: setup
-	ROLLING_CLIENTS=$(CLIENTS) ROLLING_DRAIN=20s $(GO) test -count=1 -v -run '^TestRollingRestart$$' -timeout 10m ./gateway/e2e
+# What follows runs the program as users build it. The race detector is for make
+# test: it is slow, and ends at 8,128 goroutines.
+
+# The fault suite.
+chaos: setup build
+	$(PROVE) -run '^TestChaos$$' -timeout 3h -chaos.seconds $(SECONDS) -chaos.seed $(SEED) -chaos.rows "$(ROWS)" -chaos.shoppers $(SHOPPERS)
+
+# Three nodes rolled from the program of the commit OLD to this one, under load.
+upgrade: setup build
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	git archive $(OLD) | tar -x -C "$$dir" && (cd "$$dir" && $(GO) build -o pepay-gateway-old .) && \
+	$(PROVE) -run '^TestChaos$$' -timeout 1h -chaos.seconds 60 -chaos.seed $(SEED) -chaos.shoppers $(SHOPPERS) -chaos.old "$$dir/pepay-gateway-old"
+
+# How long news waits when the leader, or Redis's primary, fails.
+failover: setup build
+	$(PROVE) -run 'FailoverTimes$$' -timeout 1h -failover.rounds $(ROUNDS)
+
+# Three nodes restarted one by one, under CLIENTS clients, behind nginx.
+rolling: setup build
+	ROLLING_CLIENTS=$(CLIENTS) ROLLING_DRAIN=20s $(PROVE) -run '^TestRollingRestart$$' -timeout 10m
 
 # Every fuzz target for FUZZ each, one after the other.
 fuzz:
