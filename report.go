@@ -34,7 +34,7 @@ func (n *node) report() admin.Report {
 			"dead_tails": hub.DeadTails,
 		},
 		Lag:     make(map[string]admin.Lag),
-		Reaches: n.reaches.Load(),
+		Reaches: n.reaches.Load(), Memory: n.memory.used.Load(), MemoryLimit: n.memory.limit,
 	}
 	for name, v := range publicCounters(pub) {
 		r.Counters[name] = v
@@ -56,7 +56,7 @@ func publicCounters(p downstream.Stats) map[string]int64 {
 	out := map[string]int64{
 		"handshakes": p.Handshakes, "streams": p.Streams, "requests": p.Requests, "minted": p.Minted,
 		"caught_up": p.Slow, "resumed": p.Replays, "resets_told": p.Resets, "snapshots": p.Snapshots,
-		"snapshots_incomplete": p.Incomplete, "frames": p.Frames, "panics": p.Panics, "dropped": p.Dropped,
+		"snapshots_incomplete": p.Incomplete, "frames": p.Frames, "panics": p.Panics, "dropped": p.Dropped, "shed": p.Shed,
 	}
 	for code, n := range p.Refusals {
 		out["refused_"+strings.ToLower(code)] = n

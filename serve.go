@@ -93,13 +93,14 @@ type node struct {
 	unchecked bool // Redis did not answer at the start
 	embedded  bool // its Redis is in this process and need not be checked
 	draining  atomic.Bool
+	memory    *memory
 	reaches   atomic.Bool // the upstream, which the leader does not
 }
 
 // newNode builds a node; nothing runs or connects yet. site serves what is not
 // the gateway's on the public listener; nil in production.
 func newNode(cfg configs.Config, site http.Handler, log *slog.Logger) (*node, error) {
-	n := &node{cfg: cfg, log: log, started: time.Now()}
+	n := &node{cfg: cfg, log: log, started: time.Now(), memory: newMemory()}
 	log = log.With("node", cfg.Node)
 	var err error
 	if n.bus, err = redisbus.New(redisbus.Config{
@@ -169,7 +170,7 @@ func (n *node) run(ctx context.Context, public, operators net.Listener) error {
 	failed := make(chan error, 1)
 	go func() {
 		failed <- runAll(serving,
-			n.node.Run, n.cluster.Run, n.checkLater, n.probeUpstream,
+			n.node.Run, n.cluster.Run, n.checkLater, n.probeUpstream, n.watchMemory,
 			func(ctx context.Context) error { return n.admin.Serve(ctx, operators) },
 			func(ctx context.Context) error { return n.public.Serve(ctx, public) })
 	}()

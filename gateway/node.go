@@ -43,6 +43,7 @@ type Node struct {
 	Lag   struct{ Hub, Write Histogram } // received → hub, received → socket
 
 	ringReplays, logReplays atomic.Int64
+	short                   atomic.Bool
 
 	mu       sync.Mutex // guards the fields below
 	health   Health
@@ -301,6 +302,9 @@ func (n *Node) Locate(ctx context.Context, since string, scope Scope) (Start, er
 // read reads the log for a subscriber. It waits for one of the few places, so
 // that a storm of reconnects does not become one of Redis.
 func (n *Node) read(ctx context.Context, from ReadFrom, count int) (Page, error) {
+	if n.short.Load() {
+		return Page{}, ErrBusy
+	}
 	select {
 	case n.reads <- struct{}{}:
 		defer func() { <-n.reads }()
@@ -312,6 +316,10 @@ func (n *Node) read(ctx context.Context, from ReadFrom, count int) (Page, error)
 	defer cancel()
 	return n.log.Read(ctx, from, count)
 }
+
+// SetShort says that memory is short: until it is not, nothing is read from the
+// log for subscribers. What is in memory already is replayed all the same.
+func (n *Node) SetShort(short bool) { n.short.Store(short) }
 
 // NodeStats are a node's counters since it started.
 type NodeStats struct {

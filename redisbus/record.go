@@ -118,7 +118,7 @@ func (d *decoder) event(object, contest byte) *gateway.Event {
 	ev.Version.Millis = d.uvarint()
 	ev.Version.Seq = d.uvarint()
 	ev.ID = d.key()
-	ev.Type = d.field(gateway.MaxIDBytes)
+	ev.Type = strings.Clone(d.field(gateway.MaxIDBytes)) // it must not keep the whole batch alive
 	ev.Keys.Order, ev.Keys.Invoice, ev.Keys.Customer = d.key(), d.key(), d.key()
 	ev.Keys.Wallet, ev.Keys.Network = d.key(), d.key()
 	ev.Data = []byte(d.field(gateway.MaxEventBytes))

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"pepay-gateway/gateway"
 )
@@ -27,6 +28,25 @@ func FuzzRecord(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A frame outlives the batch that it came in; one that held on to a part of the
+// batch would keep all of it in memory.
+func TestUnpackedEventKeepsNothingOfItsBatch(t *testing.T) {
+	blob := packEvent(event(1, gateway.Keys{Order: "o", Invoice: "i", Customer: "c", Wallet: "w", Network: "n"}))
+	ev, _, err := unpack(blob, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := uintptr(unsafe.Pointer(unsafe.StringData(blob)))
+	for name, s := range map[string]string{
+		"id": ev.ID, "type": ev.Type, "order": ev.Keys.Order, "invoice": ev.Keys.Invoice, "customer": ev.Keys.Customer,
+		"wallet": ev.Keys.Wallet, "network": ev.Keys.Network, "data": unsafe.String(unsafe.SliceData(ev.Data), len(ev.Data)),
+	} {
+		if at := uintptr(unsafe.Pointer(unsafe.StringData(s))); at >= begin && at < begin+uintptr(len(blob)) {
+			t.Errorf("the %s is a part of the batch, want a copy", name)
+		}
+	}
 }
 
 func FuzzAnnouncement(f *testing.F) {

@@ -31,6 +31,8 @@ type Report struct {
 	Connections  Connections                   `json:"connections"`
 	Accepted     int                           `json:"accepted"`          // connections of clients, streams or not
 	Limit        int                           `json:"connections_limit"` // streams before others are refused; 0 = no limit
+	Memory       int64                         `json:"memory_bytes"`      // that it cannot do without; 0 without a limit
+	MemoryLimit  int64                         `json:"memory_limit_bytes"`
 	Subscribers  int                           `json:"subscribers"`
 	Waiting      int64                         `json:"lookups_waiting"`
 	TailSilentMS int64                         `json:"tail_silent_ms"`

@@ -39,6 +39,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge("tail_silent_seconds", "How long the leader has rung without being heard here.", float64(r.TailSilentMS)/1000)
 	gauge("subscribers", "Streams attached to the hub.", float64(r.Subscribers))
 
+	gauge("memory_bytes", "Memory that the process cannot do without; 0 when GOMEMLIMIT is not set.", float64(r.Memory))
+	gauge("memory_limit_bytes", "GOMEMLIMIT; 0 when it is not set.", float64(r.MemoryLimit))
 	gauge("accepted", "Open connections of clients, streams or not.", float64(r.Accepted))
 	gauge("connections_limit", "Streams before others are refused, by limits.connections and ulimit -n; 0 is no limit.", float64(r.Limit))
 

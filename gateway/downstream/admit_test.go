@@ -359,6 +359,29 @@ func TestNewestWins(t *testing.T) {
 	r.until("both count as replaced", func() bool { return r.server.Stats().Closes["4409"] == 2 })
 }
 
+func TestHundredsOfTabsKeepTheNewest(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Limits.ConnectionsPerToken = 20 })
+	token := "snapshot=0&token=" + r.token("alice")
+	var last []*client
+	for i := range 300 {
+		c := r.sse(token)
+		c.want("hello")
+		if i >= 280 {
+			last = append(last, c)
+		}
+	}
+	r.until("twenty are left", func() bool {
+		s := r.server.Stats()
+		return s.SSE == 20 && s.Accepted == 20 && s.Closes["4409"] == 280
+	})
+	r.until("they are live", func() bool { return r.node.Stats().Subscribers == 20 })
+	ev := r.publish("order_1", "alice")
+	for _, c := range last {
+		c.want("replay_complete")
+		c.wantEvent(ev)
+	}
+}
+
 func TestEventSourceTokenHasOneStream(t *testing.T) {
 	r := newRig(t, nil)
 	_, body := r.answer("POST", mintPath, `{"customer_id":"alice"}`, "X-Api-Key: "+mintKey)

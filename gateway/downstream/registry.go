@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pepay-gateway/gateway"
@@ -22,6 +23,7 @@ const (
 // for concurrent use.
 type registry struct {
 	limits Limits
+	short  atomic.Bool    // of memory
 	wg     sync.WaitGroup // goroutines of streams
 
 	mu         sync.Mutex // guards the fields below
@@ -54,7 +56,7 @@ func (r *registry) refusesLocked(ip netip.Addr) *problem {
 	switch {
 	case r.draining:
 		return errDraining
-	case r.limits.Connections > 0 && len(r.sessions) >= r.limits.Connections:
+	case r.short.Load(), r.limits.Connections > 0 && len(r.sessions) >= r.limits.Connections:
 		return errOverloaded
 	case r.limits.ConnectionsPerIP > 0 && r.perIP[limitKey(ip)] >= r.limits.ConnectionsPerIP:
 		return errRateLimit

@@ -181,7 +181,7 @@ func (s *Server) readable(path string, handler fiber.Handler) {
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	failed := make(chan error, 1)
 	if s.door.room > 0 && s.door.room < s.cfg.Limits.Connections {
-		s.log.Warn("ulimit -n is lower than limits.connections needs", "descriptors", s.cfg.Descriptors, "streams", s.door.room)
+		s.log.Info("ulimit -n is lower than limits.connections needs", "descriptors", s.cfg.Descriptors, "streams", s.door.room)
 	}
 	go func() { failed <- s.app.Listener(&listener{ln, s.door}) }()
 	select {

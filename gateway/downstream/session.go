@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"pepay-gateway/gateway"
@@ -61,6 +62,7 @@ type session struct {
 	cancel   context.CancelCauseFunc
 	requests chan request // what the reader lets pass
 	started  time.Time
+	busy     atomic.Int64 // unix nanoseconds since when it is at one thing; 0 while it waits for the next
 
 	// For the session's goroutine only.
 	sub       *gateway.Subscriber
@@ -95,6 +97,7 @@ func (s *session) end(e *ending) { s.cancel(e) }
 // run serves the stream until it ends.
 func (s *session) run() {
 	s.server.counts.streams.Add(1)
+	s.begin()
 	err := s.stream()
 	var e *ending
 	if !errors.As(err, &e) {
@@ -221,14 +224,17 @@ func (s *session) catchUp() error {
 func (s *session) loop(queue <-chan *gateway.Frame, detached <-chan struct{}, until <-chan time.Time) error {
 	for {
 		var err error
+		s.busy.Store(0)
 		select {
 		case <-s.ctx.Done():
 			return context.Cause(s.ctx)
 		case <-until:
 			return nil
 		case f := <-queue:
+			s.begin()
 			err = s.writeLive(f, queue)
 		case <-detached:
+			s.begin()
 			err = s.reattach(queue)
 		case <-s.changed:
 			s.health, s.changed = s.server.node.Health()
@@ -236,6 +242,7 @@ func (s *session) loop(queue <-chan *gateway.Frame, detached <-chan struct{}, un
 				err = s.status()
 			}
 		case <-s.beat.C:
+			s.begin()
 			err = s.heartbeat(queue != nil)
 		case <-s.expiring.C:
 			err = s.sayExpiring()
@@ -249,6 +256,9 @@ func (s *session) loop(queue <-chan *gateway.Frame, detached <-chan struct{}, un
 		}
 	}
 }
+
+// begin notes that the stream is at something now.
+func (s *session) begin() { s.busy.Store(time.Now().UnixNano()) }
 
 // pause is the loop of a stream that is not live, for d.
 func (s *session) pause(d time.Duration) error {

@@ -25,6 +25,7 @@ type Stats struct {
 	Incomplete int64            `json:"incomplete"` // snapshots that lacked state
 	Frames     int64            `json:"frames"`     // events written to sockets
 	Panics     int64            `json:"panics"`
+	Shed       int64            `json:"shed"` // streams ended because memory was short
 	Draining   bool             `json:"draining"`
 	Accepted   int              `json:"accepted"` // connections open now, streams or not
 	Dropped    int64            `json:"dropped"`  // connections closed unheard, for want of descriptors
@@ -32,7 +33,7 @@ type Stats struct {
 }
 
 type counters struct {
-	handshakes, streams, requests, minted, slow, replays, resets, snapshots, incomplete, frames, panics atomic.Int64
+	handshakes, streams, requests, minted, slow, replays, resets, snapshots, incomplete, frames, panics, shed atomic.Int64
 
 	mu       sync.Mutex // guards the fields below
 	refusals map[string]int64
@@ -73,7 +74,7 @@ func (s *Server) Stats() Stats {
 		Handshakes: c.handshakes.Load(), Streams: c.streams.Load(), Requests: c.requests.Load(), Minted: c.minted.Load(),
 		Refusals: maps.Clone(c.refusals), Closes: maps.Clone(c.closes),
 		Slow: c.slow.Load(), Replays: c.replays.Load(), Resets: c.resets.Load(), Snapshots: c.snapshots.Load(),
-		Incomplete: c.incomplete.Load(), Frames: c.frames.Load(), Panics: c.panics.Load(),
+		Incomplete: c.incomplete.Load(), Frames: c.frames.Load(), Panics: c.panics.Load(), Shed: c.shed.Load(),
 	}
 }
 

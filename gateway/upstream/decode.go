@@ -244,16 +244,17 @@ func members(object gjson.Result, names ...string) found {
 
 // text returns a string, or a whole number in its shortest form; "" for anything
 // else. A string with a broken escape is "" too: different ones would look alike.
+// It is a copy: ids are remembered, and must not keep their frames alive.
 func text(v gjson.Result) string {
 	switch v.Type {
 	case gjson.String:
 		if strings.ContainsRune(v.Str, utf8.RuneError) {
 			return ""
 		}
-		return v.Str
+		return strings.Clone(v.Str)
 	case gjson.Number:
 		if digits := strings.TrimPrefix(v.Raw, "-"); digits != "0" && strings.Trim(digits, "0123456789") == "" {
-			return v.Raw
+			return strings.Clone(v.Raw)
 		}
 		if v.Num == math.Trunc(v.Num) && math.Abs(v.Num) < 1<<53 {
 			return strconv.FormatInt(int64(v.Num), 10)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -240,6 +241,33 @@ func TestSecretPrintsNowhere(t *testing.T) {
 		got := fmt.Sprintf(verb+verb+verb+verb+verb, holder, holder.S, cfg, &cfg, source)
 		if strings.Contains(got, "MARKER") || strings.Contains(got, "4d41524b4552") {
 			t.Errorf("%s prints the secret", verb)
+		}
+	}
+}
+
+// The ids of a frame are remembered long after it; one that was a part of the
+// frame would keep all of it in memory.
+func TestDecodedEventKeepsNothingOfItsFrame(t *testing.T) {
+	raw := []byte(`{"id":"evt_1767225600000-1","object":"event","type":"commerce.order.updated","data":{"object":{` +
+		`"object":"commerce_order","id":77,"invoice_id":"inv_1","customer_id":"cust_1","wallet_address":"w1","wallet_network":"solana"}}}`)
+	root, err := parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := decodeEvent(raw, root, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := uintptr(unsafe.Pointer(unsafe.StringData(root.Raw)))
+	for name, s := range map[string]string{
+		"id": e.ID, "cursor": e.cursor.ID, "type": e.Type, "order": e.Keys.Order, "invoice": e.Keys.Invoice,
+		"customer": e.Keys.Customer, "wallet": e.Keys.Wallet, "network": e.Keys.Network,
+	} {
+		if s == "" {
+			t.Errorf("the event has no %s, want one", name)
+		}
+		if at := uintptr(unsafe.Pointer(unsafe.StringData(s))); at >= begin && at < begin+uintptr(len(root.Raw)) {
+			t.Errorf("the %s is a part of the frame, want a copy", name)
 		}
 	}
 }
