@@ -222,6 +222,7 @@ devnet simulator, with fault switches under /_devnet/. Point upstream.api_url at
 	f.StringVar(&addr, "listen", "127.0.0.1:3000", "address")
 	f.IntVar(&cfg.Retention, "retention", 0, "events a stream can replay (default 100,000)")
 	f.DurationVar(&cfg.InvoiceTTL, "invoice-ttl", 30*time.Minute, "unpaid invoices expire after it")
+	f.DurationVar(&cfg.ClockOffset, "clock-offset", 0, "how far its clock is ahead of this machine's; negative: behind")
 	f.Float64Var(&shop.OrdersPerSecond, "rate", 0, "orders per second that the shop makes by itself")
 	f.Uint64Var(&shop.Seed, "seed", 1, "seed of the shop")
 	return cmd

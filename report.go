@@ -17,22 +17,24 @@ func (n *node) report() admin.Report {
 		Node: n.cfg.Node, Admin: n.adminURL, Version: version(), StartedMS: n.started.UnixMilli(),
 		Ready: n.ready() == nil, Draining: n.draining.Load(),
 		Status:      admin.StatusOf(health),
-		Connections: admin.Connections{WS: pub.WS, SSE: pub.SSE},
-		Subscribers: hub.Subscribers, Waiting: in.Waiting, Seq: pos.Seq, Epoch: pos.Epoch.String(),
+		Connections: admin.Connections{WS: pub.WS, SSE: pub.SSE}, Accepted: pub.Accepted, Limit: pub.Limit,
+		Subscribers: hub.Subscribers, Waiting: in.Waiting, TailSilentMS: hub.TailSilent.Milliseconds(), Seq: pos.Seq, Epoch: pos.Epoch.String(),
 		Histograms: map[string]*gateway.Histogram{
 			"upstream": &n.ingest.Lag.Upstream, "append": &n.ingest.Lag.Append,
 			"hub": &n.node.Lag.Hub, "write": &n.node.Lag.Write,
 		},
 		Counters: map[string]int64{
 			"appended": in.Appended, "duplicates": in.Duplicates, "unrouted": in.Unrouted,
-			"conflicts": in.Conflicts, "lookups": in.Lookups, "lookups_dropped": in.Dropped, "terms": in.Terms, "histories": in.Histories,
+			"conflicts": in.Conflicts, "lookups": in.Lookups, "lookups_dropped": in.Dropped, "terms": in.Terms, "stood_aside": in.Aside, "histories": in.Histories,
 			"delivered": hub.Delivered, "slow": hub.Slow, "resets": hub.Resets, "rewinds": hub.Rewinds,
 			"ring_replays": hub.RingReplays, "log_replays": hub.LogReplays,
 			"quarantined": int64(up.Quarantined), "upstream_frames": int64(up.Frames),
 			"upstream_reconnects": int64(up.Reconnects), "backfilled": int64(up.Backfilled),
 			"garbage": n.bus.Garbage(), "resubscribes": n.bus.Resubscribes(),
+			"dead_tails": hub.DeadTails,
 		},
-		Lag: make(map[string]admin.Lag),
+		Lag:     make(map[string]admin.Lag),
+		Reaches: n.reaches.Load(),
 	}
 	for name, v := range publicCounters(pub) {
 		r.Counters[name] = v
@@ -54,7 +56,7 @@ func publicCounters(p downstream.Stats) map[string]int64 {
 	out := map[string]int64{
 		"handshakes": p.Handshakes, "streams": p.Streams, "requests": p.Requests, "minted": p.Minted,
 		"caught_up": p.Slow, "resumed": p.Replays, "resets_told": p.Resets, "snapshots": p.Snapshots,
-		"snapshots_incomplete": p.Incomplete, "frames": p.Frames, "panics": p.Panics,
+		"snapshots_incomplete": p.Incomplete, "frames": p.Frames, "panics": p.Panics, "dropped": p.Dropped,
 	}
 	for code, n := range p.Refusals {
 		out["refused_"+strings.ToLower(code)] = n

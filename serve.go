@@ -93,6 +93,7 @@ type node struct {
 	unchecked bool // Redis did not answer at the start
 	embedded  bool // its Redis is in this process and need not be checked
 	draining  atomic.Bool
+	reaches   atomic.Bool // the upstream, which the leader does not
 }
 
 // newNode builds a node; nothing runs or connects yet. site serves what is not
@@ -114,7 +115,9 @@ func newNode(cfg configs.Config, site http.Handler, log *slog.Logger) (*node, er
 	}, log.With("component", "upstream")); err != nil {
 		return nil, configs.Problems{{Where: "upstream", What: err.Error()}}
 	}
-	n.ingest = gateway.NewIngest(n.bus, n.source, gateway.IngestConfig{Lease: cfg.Leader.Lease, Log: log})
+	n.ingest = gateway.NewIngest(n.bus, n.source, gateway.IngestConfig{
+		Lease: cfg.Leader.Lease, Log: log, Elsewhere: func() bool { return n.cluster.OthersReachUpstream() },
+	})
 	n.node = gateway.NewNode(n.bus, gateway.NodeConfig{Log: log, OnAsk: n.ingest.Ask, OnNudge: n.ingest.Nudge})
 
 	keyring, err := keyringOf(cfg.Auth)
@@ -128,7 +131,7 @@ func newNode(cfg configs.Config, site http.Handler, log *slog.Logger) (*node, er
 	n.public = downstream.New(downstream.Config{
 		PublicURL: cfg.PublicURL, Origins: cfg.CORS.Origins, TrustedProxies: cfg.TrustedProxies,
 		Environment: cfg.Upstream.Environment, PepayURL: cfg.Upstream.APIURL, Site: site,
-		ScopeKey: scopeKey(cfg.Auth.TokenSecret),
+		ScopeKey: scopeKey(cfg.Auth.TokenSecret), Descriptors: descriptors(),
 		Limits: downstream.Limits{
 			Connections: cfg.Limits.Connections, ConnectionsPerIP: cfg.Limits.ConnectionsPerIP,
 			ConnectionsPerToken: cfg.Limits.ConnectionsPerToken, ConnectionsPerCustomer: cfg.Limits.ConnectionsPerCustomer,
@@ -166,7 +169,7 @@ func (n *node) run(ctx context.Context, public, operators net.Listener) error {
 	failed := make(chan error, 1)
 	go func() {
 		failed <- runAll(serving,
-			n.node.Run, n.cluster.Run, n.checkLater,
+			n.node.Run, n.cluster.Run, n.checkLater, n.probeUpstream,
 			func(ctx context.Context) error { return n.admin.Serve(ctx, operators) },
 			func(ctx context.Context) error { return n.public.Serve(ctx, public) })
 	}()

@@ -22,6 +22,8 @@ var (
 	ErrHistoryLost = errors.New("gateway: history lost")
 	// ErrHeld says that another node holds the lease.
 	ErrHeld = errors.New("gateway: lease held")
+	// ErrNonceUsed says that a nonce named an epoch that is over.
+	ErrNonceUsed = errors.New("gateway: nonce used before")
 	// ErrGap is returned by a Source that cannot prove it has every event since
 	// its cursor. Continuity is over: the log starts a new history.
 	ErrGap = errors.New("gateway: upstream gap")

@@ -54,6 +54,34 @@ func TestHubTakesABatchOnlyExactlyAtItsPosition(t *testing.T) {
 	}
 }
 
+// Earlier versions take a ring as this one does: it is a batch of nothing.
+func TestRingAtTheTipChangesNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ring Announcement
+		took bool // else the log is read
+	}{
+		"at the tip":    {Announcement{Epoch: 1, From: 10}, true},
+		"behind":        {Announcement{Epoch: 1, From: 9}, true},
+		"ahead":         {Announcement{Epoch: 1, From: 11}, false},
+		"another epoch": {Announcement{Epoch: 2, From: 10}, false},
+	} {
+		n := NewNode(nil, NodeConfig{})
+		n.hub.advance(Position{}, true, Page{Start: Position{1, 10}, Key: testKey})
+		s, c := live(t, n, account)
+		moved := n.hub.waitMove()
+		took := n.hub.take(tt.ring)
+		c.drain(s)
+		if took != tt.took || n.Position() != (Position{1, 10}) || len(c.frames) != 0 {
+			t.Errorf("%s: take = %v at %v with %d frames, want %v at 10 with none", name, took, n.Position(), len(c.frames), tt.took)
+		}
+		select {
+		case <-moved:
+			t.Errorf("%s: the hub moved, want it where it was", name)
+		default:
+		}
+	}
+}
+
 func TestHubTakesNothingBeforeItHasAPosition(t *testing.T) {
 	n := NewNode(nil, NodeConfig{})
 	if n.hub.take(Announcement{Epoch: 0, From: 0, Entries: entriesOf(0, 0, testEvent(1, Keys{}))}) {

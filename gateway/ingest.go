@@ -26,6 +26,9 @@ const (
 type IngestConfig struct {
 	Lease time.Duration // how long leadership outlives its holder
 	Log   *slog.Logger
+	// Elsewhere says whether another node reaches the upstream, which this one,
+	// leading, does not. It must not block. Nil: none does.
+	Elsewhere func() bool
 }
 
 // Ingest is upstream → log: it campaigns for the lease, and while this node
@@ -40,10 +43,11 @@ type Ingest struct {
 
 	asks *asks
 
-	mu      sync.Mutex
-	leading *term // nil while another node leads
+	mu         sync.Mutex // guards the fields below
+	leading    *term      // nil while another node leads
+	stoodAside time.Time  // when this node last did; zero once it reached the upstream since
 
-	appended, duplicates, unrouted, conflicts, lookups, terms, histories atomic.Int64
+	appended, duplicates, unrouted, conflicts, lookups, terms, histories, aside atomic.Int64
 }
 
 // NewIngest returns an Ingest that does nothing until Run.
@@ -105,9 +109,13 @@ func (in *Ingest) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		in.out.Warn("term ended", "fence", t.Fence, "reason", err)
-		if errors.Is(err, ErrRewound) {
+		switch {
+		case errors.Is(err, ErrRewound):
 			// Its epoch is never used again; another node may as well go on.
 			in.release(ctx, t)
+		case errors.Is(err, errCutOff):
+			in.release(ctx, t)
+			in.standAside(ctx)
 		}
 		sleep(ctx, jitter(retryMin))
 	}
@@ -116,13 +124,9 @@ func (in *Ingest) Run(ctx context.Context) error {
 // campaign tries for the lease until it is held or ctx ends. It returns when it
 // asked, for the lease runs from then at the earliest.
 func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool) (Term, time.Time, error) {
-	var nonce Epoch
-	var since time.Time // when nonce was first used
+	nonce, began := newEpoch(), time.Now()
 	for {
 		asked := time.Now()
-		if nonce == 0 {
-			nonce, since = newEpoch(), asked
-		}
 		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
 		t, wait, err := in.log.Acquire(cctx, AcquireRequest{
 			Nonce: nonce, TTL: in.cfg.Lease, Previous: previous, NewHistory: newHistory,
@@ -135,16 +139,19 @@ func (in *Ingest) campaign(ctx context.Context, previous string, newHistory bool
 			in.terms.Add(1)
 			return t, asked, nil
 		case errors.Is(err, ErrHeld):
-			nonce, newHistory = 0, false // whoever leads now judges continuity
+			nonce, newHistory = newEpoch(), false // whoever leads now judges continuity
 			wait = min(max(wait, retryMin), contendEvery)
+		case errors.Is(err, ErrNonceUsed):
+			nonce, newHistory = newEpoch(), false // it got the lease once, and others led since
+			wait = 0
 		default:
-			// The outcome is unknown; the same nonce recognises its own lease.
+			// The outcome is unknown, however often this was asked: a log that comes
+			// back may do first what it was sent while it was away. Only the same
+			// nonce recognises the lease that it then took.
 			in.out.Debug("acquire", "err", err)
 			wait = retryMin * 3
-			if time.Since(since) > in.cfg.Lease {
-				// Others may have led since: the nonce may be spent for ever, and
-				// continuity is not ours to judge.
-				nonce, newHistory = 0, false
+			if time.Since(began) > in.cfg.Lease {
+				newHistory = false // others may have led since, and judged continuity
 			}
 		}
 		select {
@@ -237,6 +244,7 @@ type IngestStats struct {
 	Lookups    int64 `json:"lookups"`
 	Terms      int64 `json:"terms"`
 	Histories  int64 `json:"histories"` // terms that began with an empty log
+	Aside      int64 `json:"aside"`     // terms ended because another node reached the upstream
 	Queued     int64 `json:"queued"`    // now
 	Waiting    int64 `json:"waiting"`   // look-ups not answered yet, now
 	Dropped    int64 `json:"dropped"`   // look-ups for which there was no room
@@ -255,6 +263,6 @@ func (in *Ingest) Stats() IngestStats {
 		Waiting: waiting, Dropped: dropped,
 		Appended: in.appended.Load(), Duplicates: in.duplicates.Load(), Unrouted: in.unrouted.Load(),
 		Conflicts: in.conflicts.Load(), Lookups: in.lookups.Load(), Terms: in.terms.Load(),
-		Histories: in.histories.Load(), Queued: queued,
+		Histories: in.histories.Load(), Aside: in.aside.Load(), Queued: queued,
 	}
 }

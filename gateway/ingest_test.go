@@ -446,6 +446,28 @@ func TestSpentNonceIsReplaced(t *testing.T) {
 	})
 }
 
+// A log that stood still does first, when it goes on, what was sent to it
+// meanwhile. The lease that this takes must not lie idle until it runs out.
+func TestLeaseTakenByALateCommandIsRecognised(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, u := newMemLog(), newUpstream()
+		a, b := startMember(t, l, u, testLease), startMember(t, l, u, testLease)
+		leaderOf(t, time.Second, a, b)
+		for _, outage := range []time.Duration{testLease / 2, 2 * testLease, time.Minute} {
+			for _, m := range []*member{a, b} {
+				m.c.setFault(func(op string) memFault { return memFault{late: op == "acquire", hang: op != "acquire"} })
+			}
+			time.Sleep(outage)
+			a.c.heal()
+			b.c.heal()
+			leaderOf(t, commandTimeout+contendEvery, a, b)
+		}
+		u.emit(someEvents(0, 5)...)
+		synctest.Wait()
+		wantAll(t, l, u)
+	})
+}
+
 func TestQueueIsBoundedWhileTheLogIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, u := newMemLog(), newUpstream()

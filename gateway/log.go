@@ -10,12 +10,14 @@ import (
 // error that is none of this package's sentinels means that the outcome is
 // unknown: for a write, send the same again.
 type Log interface {
-	// Acquire takes the lease and starts a term, or returns ErrHeld and how long
-	// the present lease still runs. Missing or disagreeing keys, and
+	// Acquire takes the lease and starts a term, whose health is catching up until
+	// it is renewed, or returns ErrHeld and how long
+	// the present lease still runs, or ErrNonceUsed. After any other error the
+	// lease may have been taken; the same nonce finds out. Missing or disagreeing keys, and
 	// req.NewHistory, start a new history: every older cursor stops resolving.
 	Acquire(ctx context.Context, req AcquireRequest) (Term, time.Duration, error)
-	// Renew extends the lease by ttl and publishes the stream's health with it.
-	// ErrFenced: another epoch writes now. ErrHistoryLost: a key is gone.
+	// Renew extends the lease by ttl, publishes the stream's health with it, and
+	// rings: it announces the tip, without entries. ErrFenced: another epoch writes now. ErrHistoryLost: a key is gone.
 	Renew(ctx context.Context, t Term, ttl time.Duration, h Health) error
 	// Release gives the lease up, so that another node need not wait for it to
 	// run out, and rings the doorbell. Only the holder's own lease is released.
@@ -170,6 +172,7 @@ type Page struct {
 	Key     string           // of the cursors
 	Health  Health           // as the leader last said
 	Leader  string           // fence of the lease's holder, "" when nobody holds it
+	Rung    uint64           // how often leaders have rung
 }
 
 // An Entry is one numbered record of the log.
@@ -203,5 +206,5 @@ type Announcement struct {
 	Ask     Ask     // for the leader
 	Epoch   Epoch   // of Entries
 	From    uint64  // the tip before Entries
-	Entries []Entry // From+1, From+2, …
+	Entries []Entry // From+1, From+2, …; none when the leader rings
 }

@@ -14,7 +14,6 @@ import (
 var (
 	errDown      = errors.New("memlog: down")
 	errLostReply = errors.New("memlog: applied, reply lost")
-	errUsed      = errors.New("memlog: nonce was used before")
 )
 
 // A memLog is one log in memory that behaves as redisbus does. Each node
@@ -45,6 +44,7 @@ type memData struct {
 	history       Epoch // zero: there is no log
 	key           string
 	health        Health
+	rung          uint64
 	lease         string
 	until         time.Time
 	keyGone       bool // one of the keys was deleted by hand
@@ -162,6 +162,7 @@ type memFault struct {
 	lateReply time.Duration // after it
 	refuse    bool          // an error at once, nothing done
 	hang      bool          // no answer, nothing done
+	late      bool          // no answer, done by heal: it lay in a buffer; for acquire alone
 	loseReply bool          // done, and then an error
 }
 
@@ -175,6 +176,7 @@ type memClient struct {
 	calls    map[string]int
 	appends  []memAppend
 	waiting  []Announcement
+	buffered []func() error
 
 	fed chan struct{}
 }
@@ -216,6 +218,12 @@ func (c *memClient) cut(how memFault) {
 }
 
 func (c *memClient) heal() {
+	c.log.mu.Lock()
+	for _, f := range c.buffered {
+		_ = f() // nobody hears of it
+	}
+	c.buffered = nil
+	c.log.mu.Unlock()
 	c.setFault(nil)
 	c.setAnnounce(nil)
 	c.push(Announcement{Nudge: true}, 0)
@@ -245,7 +253,12 @@ func (c *memClient) do(ctx context.Context, op string, f func() error) error {
 	if fault.delay > 0 {
 		sleep(ctx, fault.delay)
 	}
-	if fault.hang {
+	if fault.late {
+		c.log.mu.Lock()
+		c.buffered = append(c.buffered, f)
+		c.log.mu.Unlock()
+	}
+	if fault.hang || fault.late {
 		<-ctx.Done()
 	}
 	if ctx.Err() != nil {
@@ -298,6 +311,9 @@ func (c *memClient) push(a Announcement, d time.Duration) {
 }
 
 func (c *memClient) Tail(ctx context.Context, f func(Announcement)) error {
+	c.log.mu.Lock()
+	c.calls["tail"]++
+	c.log.mu.Unlock()
 	f(Announcement{Nudge: true})
 	for {
 		c.log.mu.Lock()
@@ -315,12 +331,19 @@ func (c *memClient) Tail(ctx context.Context, f func(Announcement)) error {
 	}
 }
 
-func (c *memClient) Acquire(ctx context.Context, req AcquireRequest) (t Term, wait time.Duration, err error) {
-	err = c.do(ctx, "acquire", func() error {
-		t, wait, err = c.log.acquireLocked(req)
+func (c *memClient) Acquire(ctx context.Context, req AcquireRequest) (Term, time.Duration, error) {
+	var got struct { // touched by nobody else when the fault is late
+		term Term
+		wait time.Duration
+	}
+	err := c.do(ctx, "acquire", func() (err error) {
+		got.term, got.wait, err = c.log.acquireLocked(req)
 		return err
 	})
-	return t, wait, err
+	if err != nil && !errors.Is(err, ErrHeld) {
+		return Term{}, 0, err
+	}
+	return got.term, got.wait, err
 }
 
 func (d *memData) holder() string {
@@ -332,7 +355,8 @@ func (d *memData) holder() string {
 
 func (l *memLog) acquireLocked(req AcquireRequest) (Term, time.Duration, error) {
 	d, held := l.data, l.data.holder()
-	until := time.Now().Add(req.TTL)
+	now := time.Now()
+	until := now.Add(req.TTL)
 	if d.epoch == req.Nonce && (held == "" || held == d.fence) {
 		l.runLocked(func(d *memData) { d.lease, d.until = d.fence, until })
 		return d.asTerm(), 0, nil
@@ -341,7 +365,7 @@ func (l *memLog) acquireLocked(req AcquireRequest) (Term, time.Duration, error) 
 		return Term{}, time.Until(d.until), ErrHeld
 	}
 	if _, used := d.fork[req.Nonce]; used {
-		return Term{}, 0, errUsed
+		return Term{}, 0, ErrNonceUsed
 	}
 	fresh := req.NewHistory || d.history == 0 || d.keyGone
 	l.runLocked(func(d *memData) {
@@ -358,6 +382,7 @@ func (l *memLog) acquireLocked(req AcquireRequest) (Term, time.Duration, error) 
 		d.epoch = req.Nonce
 		d.fence = fmt.Sprintf("%d-%s", d.term, req.Nonce)
 		d.lease, d.until = d.fence, until
+		d.health = Health{State: CatchingUp, Reason: "starting", Since: now}
 	})
 	return d.asTerm(), 0, nil
 }
@@ -377,6 +402,8 @@ func (c *memClient) Renew(ctx context.Context, t Term, ttl time.Duration, h Heal
 		if d.keyGone {
 			return ErrHistoryLost
 		}
+		c.log.runLocked(func(d *memData) { d.rung++ })
+		c.log.publishLocked(Announcement{Epoch: d.epoch, From: d.seq}) // the ring
 		if changed {
 			c.log.publishLocked(Announcement{Nudge: true})
 		}
@@ -601,13 +628,13 @@ func (c *memClient) Read(ctx context.Context, from ReadFrom, count int) (p Page,
 }
 
 func (d *memData) read(from ReadFrom, count int) Page {
-	p := Page{Tip: d.seq, Key: d.key, Health: d.health, Leader: d.holder(), Start: Position{d.epoch, d.seq}}
+	p := Page{Tip: d.seq, Key: d.key, Health: d.health, Leader: d.holder(), Rung: d.rung, Start: Position{d.epoch, d.seq}}
 	failed := func(s PageStatus) Page {
 		p.Status = s
 		return p
 	}
 	if d.history == 0 {
-		return Page{Status: PageNone, Health: d.health, Leader: p.Leader}
+		return Page{Status: PageNone, Health: d.health, Leader: p.Leader, Rung: d.rung}
 	}
 	if d.keyGone {
 		return failed(PageLost)

@@ -37,6 +37,7 @@ type Node struct {
 	log   Log
 	hub   *Hub
 	out   *slog.Logger
+	tail  tail
 	kicks chan struct{}
 	reads chan struct{}
 	Lag   struct{ Hub, Write Histogram } // received → hub, received → socket
@@ -71,10 +72,13 @@ func (n *Node) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { n.pollLoop(ctx) })
 	wg.Go(func() { n.healthLoop(ctx) })
-	return n.log.Tail(ctx, n.announced)
+	return n.tailLoop(ctx)
 }
 
 func (n *Node) announced(a Announcement) {
+	if !a.Nudge { // one may be the subscription's own
+		n.tail.heard()
+	}
 	switch {
 	case a.Nudge:
 		n.kick()
@@ -155,6 +159,7 @@ func (n *Node) poll(ctx context.Context) error {
 func (n *Node) answered(page Page) {
 	now := time.Now()
 	page.Entries = nil
+	n.tail.rang(page.Rung, now)
 	n.mu.Lock()
 	n.lastRead, n.page = now, page
 	switch {
@@ -317,6 +322,9 @@ type NodeStats struct {
 	Rewinds     int64 `json:"rewinds"`     // the log lost a suffix
 	RingReplays int64 `json:"ring_replays"`
 	LogReplays  int64 `json:"log_replays"`
+	// TailSilent is how long the leader has rung without this node hearing it.
+	TailSilent time.Duration `json:"-"`
+	DeadTails  int64         `json:"dead_tails"` // subscriptions given up for that
 }
 
 // Stats returns the counters.
@@ -325,7 +333,9 @@ func (n *Node) Stats() NodeStats {
 	h.mu.Lock()
 	live := h.index.count
 	h.mu.Unlock()
+	silent, dead := n.tail.stats()
 	return NodeStats{
+		TailSilent: silent, DeadTails: dead,
 		Subscribers: live, Delivered: h.delivered.Load(), Slow: h.slow.Load(), Resets: h.resets.Load(),
 		Rewinds: h.rewinds.Load(), RingReplays: n.ringReplays.Load(), LogReplays: n.logReplays.Load(),
 	}

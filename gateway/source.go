@@ -72,8 +72,11 @@ const (
 	Stale      State = "stale"       // cut off; what is shown may be old
 )
 
-// ReasonLogUnreachable is the reason of a node that has lost sight of the log.
-const ReasonLogUnreachable = "log_unreachable"
+// The reasons that others than clients look at.
+const (
+	ReasonLogUnreachable = "log_unreachable" // this node has lost sight of the log
+	ReasonUpstreamDown   = "upstream_down"   // the leader does not reach the upstream
+)
 
 // Health is the state of the stream, why, and since when.
 type Health struct {

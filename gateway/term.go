@@ -17,10 +17,13 @@ type term struct {
 	beat  chan struct{} // cap 1: renew now, the health changed
 	acked uint64        // touched by the appending goroutine only
 
+	elsewhere time.Time // since when others alone reach the upstream; touched by the renewing goroutine only
+
 	mu       sync.Mutex // guards the fields below
 	health   Health
 	reported *Health   // the last one; live waits in the queue before it becomes health
 	failing  time.Time // since when appends fail; zero while they do not
+	tries    int       // dials since the upstream was last within reach
 }
 
 // flush waits until the queue is appended, for a bounded time.
@@ -41,8 +44,9 @@ func (t *term) flush(ctx context.Context) {
 // node dials, so no call outlasts it. (That is politeness; what protects the log
 // is the fence.)
 func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
-	every := t.in.cfg.Lease / 3
-	deadline := asked.Add(t.in.cfg.Lease - every/2)
+	every := min(t.in.cfg.Lease/3, ringEvery)
+	good := t.in.cfg.Lease - t.in.cfg.Lease/6
+	deadline := asked.Add(good)
 	wait := time.Duration(0)
 	for {
 		timer := time.NewTimer(wait)
@@ -60,7 +64,10 @@ func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
 		cancel()
 		switch {
 		case err == nil:
-			deadline, wait = sent.Add(t.in.cfg.Lease-every/2), every
+			if t.cutOff() {
+				return errCutOff
+			}
+			deadline, wait = sent.Add(good), every
 			continue
 		case errors.Is(err, ErrFenced), errors.Is(err, ErrHistoryLost):
 			return err
@@ -78,7 +85,12 @@ func (t *term) renew(ctx context.Context) error {
 }
 
 // Confirm implements SourceSink.
-func (t *term) Confirm(ctx context.Context) error { return t.renew(ctx) }
+func (t *term) Confirm(ctx context.Context) error {
+	t.mu.Lock()
+	t.tries++
+	t.mu.Unlock()
+	return t.renew(ctx)
+}
 
 // Put implements SourceSink.
 func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
@@ -98,7 +110,14 @@ func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
 func (t *term) Report(h Health) {
 	t.mu.Lock()
 	t.reported = &h
+	reached := h.State != Stale
+	if reached {
+		t.tries = 0
+	}
 	t.mu.Unlock()
+	if reached {
+		t.in.setStoodAside(time.Time{})
+	}
 	if h.State == Live {
 		_ = t.queue.put(context.Background(), work{health: &h}, true)
 		return

@@ -193,11 +193,16 @@ type member struct {
 // startMember starts one, with faults from the first call on if any are given.
 func startMember(t *testing.T, l *memLog, src Source, lease time.Duration, faults ...func(op string) memFault) *member {
 	t.Helper()
+	return startMemberWith(t, l, src, IngestConfig{Lease: lease}, faults...)
+}
+
+func startMemberWith(t *testing.T, l *memLog, src Source, cfg IngestConfig, faults ...func(op string) memFault) *member {
+	t.Helper()
 	m := &member{c: l.client(), ended: make(chan struct{})}
 	for _, f := range faults {
 		m.c.setFault(f)
 	}
-	m.in = NewIngest(m.c, src, IngestConfig{Lease: lease})
+	m.in = NewIngest(m.c, src, cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	m.stop = stop
 	var wg sync.WaitGroup

@@ -3,16 +3,12 @@ package redisbus
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"pepay-gateway/gateway"
 )
-
-// errNonceUsed says that a nonce already named an epoch; the next try takes another.
-var errNonceUsed = errors.New("nonce was used before")
 
 // Acquire implements gateway.Log.
 func (b *Bus) Acquire(ctx context.Context, req gateway.AcquireRequest) (gateway.Term, time.Duration, error) {
@@ -36,7 +32,7 @@ func (b *Bus) Acquire(ctx context.Context, req gateway.AcquireRequest) (gateway.
 		wait := time.Duration(number(r, 2)) * time.Millisecond
 		return gateway.Term{}, wait, fmt.Errorf("redisbus: acquire: %w", gateway.ErrHeld)
 	case word == "USED":
-		return gateway.Term{}, 0, fmt.Errorf("redisbus: acquire: %w", errNonceUsed)
+		return gateway.Term{}, 0, fmt.Errorf("redisbus: acquire: %w", gateway.ErrNonceUsed)
 	}
 	fence := text(r, 1)
 	_, hex, _ := strings.Cut(fence, "-")

@@ -53,8 +53,8 @@ func TestAcquireRecognisesItsOwnLostReply(t *testing.T) {
 			t.Errorf("cursor = %v, want %v", got, want)
 		}
 		succeed(t, b, again)
-		if _, _, err := b.Acquire(t.Context(), gateway.AcquireRequest{Nonce: n, TTL: time.Minute, Previous: read(t, b, gateway.ReadFrom{Tip: true}).Leader}); !errors.Is(err, errNonceUsed) {
-			t.Errorf("Acquire with an old term's nonce = %v, want %v", err, errNonceUsed)
+		if _, _, err := b.Acquire(t.Context(), gateway.AcquireRequest{Nonce: n, TTL: time.Minute, Previous: read(t, b, gateway.ReadFrom{Tip: true}).Leader}); !errors.Is(err, gateway.ErrNonceUsed) {
+			t.Errorf("Acquire with an old term's nonce = %v, want %v", err, gateway.ErrNonceUsed)
 		}
 	})
 }
@@ -483,6 +483,64 @@ func TestTailAnnouncesAppends(t *testing.T) {
 		}
 		if a := <-got; !a.Nudge {
 			t.Errorf("announcement = %+v, want a nudge when the lease is free", a)
+		}
+	})
+}
+
+// A leader that took the lease and says nothing must not pass for one that is live.
+func TestTermBeginsCatchingUp(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		old := acquire(t, b, gateway.AcquireRequest{})
+		live := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
+		if err := b.Renew(t.Context(), old, time.Minute, live); err != nil {
+			t.Fatal(err)
+		}
+		n := nonce()
+		acquire(t, b, gateway.AcquireRequest{Nonce: n, Previous: old.Fence})
+		got := read(t, b, gateway.ReadFrom{Tip: true}).Health
+		if got.State != gateway.CatchingUp || got.Reason != "starting" || time.Since(got.Since).Abs() > 10*time.Second {
+			t.Errorf("health of a new term = %+v, want catching up since now", got)
+		}
+		term := acquire(t, b, gateway.AcquireRequest{Nonce: n}) // the reply was lost
+		if err := b.Renew(t.Context(), term, time.Minute, live); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, b, gateway.ReadFrom{Tip: true}).Health; got.State != gateway.Live {
+			t.Errorf("health after its renewal = %+v, want live", got)
+		}
+	})
+}
+
+func TestRenewalRingsUnderItsFence(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		old := acquire(t, b, gateway.AcquireRequest{})
+		health := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
+		renew := func(term gateway.Term) error { return b.Renew(t.Context(), term, time.Minute, health) }
+		term := succeed(t, b, old)
+		if err := renew(term); err != nil { // the health is news once
+			t.Fatal(err)
+		}
+		mustAppend(t, b, term, 0, event(1, orderKeys), event(2, orderKeys))
+		before := read(t, b, gateway.ReadFrom{Tip: true}).Rung
+		got := make(chan gateway.Announcement, 64)
+		defer tail(t, b, got)()
+		<-got // the subscription's own
+		if err := renew(old); !errors.Is(err, gateway.ErrFenced) {
+			t.Errorf("Renew of an old term = %v, want %v", err, gateway.ErrFenced)
+		}
+		if after := read(t, b, gateway.ReadFrom{Tip: true}).Rung; after != before {
+			t.Errorf("%d rings after a fenced renewal, want %d", after, before)
+		}
+		for i := range uint64(3) {
+			if err := renew(term); err != nil {
+				t.Fatal(err)
+			}
+			if a := <-got; a.Nudge || a.Epoch != term.Epoch || a.From != 2 || len(a.Entries) != 0 {
+				t.Errorf("announcement = %+v, want nothing new at 2 of %v", a, term.Epoch)
+			}
+			if after := read(t, b, gateway.ReadFrom{Tip: true}).Rung; after != before+i+1 {
+				t.Errorf("%d rings counted, want %d", after, before+i+1)
+			}
 		}
 	})
 }

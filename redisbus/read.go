@@ -38,7 +38,7 @@ func (b *Bus) Read(ctx context.Context, from gateway.ReadFrom, count int) (gatew
 	if named := text(r, 9); named != "" && !b.allowed(ctx, from.Scope, named) {
 		return gateway.Page{
 			Status: gateway.PageUnknown, Start: gateway.Position{Epoch: page.Start.Epoch, Seq: page.Tip},
-			Tip: page.Tip, Key: page.Key, Health: page.Health, Leader: page.Leader,
+			Tip: page.Tip, Key: page.Key, Health: page.Health, Leader: page.Leader, Rung: page.Rung,
 		}, nil
 	}
 	return page, nil
@@ -88,6 +88,7 @@ func withLink(ev *gateway.Event, order, invoice, customer string) *gateway.Event
 func (b *Bus) page(r []any) (gateway.Page, error) {
 	p := gateway.Page{
 		Tip: uint64(number(r, 2)), Key: text(r, 4), Health: unpackHealth(text(r, 5)), Leader: text(r, 6),
+		Rung: uint64(number(r, 10)),
 	}
 	word := text(r, 0)
 	if word == "NONE" {

@@ -172,7 +172,7 @@ func (d *decoder) key() string {
 
 // Announcements on the stream's channel: "N" nudge, "A<order>\n<customer>" ask,
 // and "B1 <epoch> <from> <count>\n" followed by count times
-// "<blob bytes>,<states bytes>:<blob><states>".
+// "<blob bytes>,<states bytes>:<blob><states>"; without any, the leader rings.
 func parseAnnouncement(payload string) (gateway.Announcement, error) {
 	if payload == "N" {
 		return gateway.Announcement{Nudge: true}, nil

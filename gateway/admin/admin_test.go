@@ -121,6 +121,30 @@ func TestStatsAreThoseOfTheWholeCluster(t *testing.T) {
 	}
 }
 
+func TestOthersReachUpstream(t *testing.T) {
+	for report, want := range map[string]bool{
+		`{"node":"b","reaches_upstream":true}`:                 true,
+		`{"node":"b","reaches_upstream":true,"draining":true}`: false,
+		`{"node":"b"}`: false,
+		`garbage`:      false,
+	} {
+		l := &fakeLog{others: map[string][]byte{"b": []byte(report)}}
+		c := NewCluster(l, "shop", "a", func() Report { return Report{Node: "a", Reaches: true} }, discard)
+		if c.OthersReachUpstream() {
+			t.Error("OthersReachUpstream() before any report = true, want false")
+		}
+		c.beat(t.Context())
+		if got := c.OthersReachUpstream(); got != want {
+			t.Errorf("OthersReachUpstream() with %s = %v, want %v", report, got, want)
+		}
+		l.err = errors.New("away")
+		c.beat(t.Context())
+		if c.OthersReachUpstream() {
+			t.Error("OthersReachUpstream() without the log = true, want false")
+		}
+	}
+}
+
 func TestStatsWithoutTheLogShowThisNode(t *testing.T) {
 	srv := newTestServer(t, &fakeLog{err: errors.New("away")}, Config{})
 	_, body, _ := get(t, srv.URL+"/api/v1/stats")

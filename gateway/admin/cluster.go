@@ -20,23 +20,27 @@ const beatEvery = time.Second
 
 // A Report is what one node says of itself, once a second.
 type Report struct {
-	Node        string                        `json:"node"`
-	Admin       string                        `json:"admin"` // base URL of its admin listener
-	Version     string                        `json:"version"`
-	StartedMS   int64                         `json:"started_ms"`
-	Leader      bool                          `json:"leader"`
-	Ready       bool                          `json:"ready"`
-	Draining    bool                          `json:"draining"`
-	Status      Status                        `json:"status"`
-	Connections Connections                   `json:"connections"`
-	Subscribers int                           `json:"subscribers"`
-	Waiting     int64                         `json:"lookups_waiting"`
-	Seq         uint64                        `json:"seq"`
-	Epoch       string                        `json:"epoch"`
-	Lag         map[string]Lag                `json:"lag_ms"`
-	Counters    map[string]int64              `json:"counters"`
-	Upstream    *Upstream                     `json:"upstream,omitempty"` // of the leader
-	Histograms  map[string]*gateway.Histogram `json:"-"`                  // by hop
+	Node         string                        `json:"node"`
+	Admin        string                        `json:"admin"` // base URL of its admin listener
+	Version      string                        `json:"version"`
+	StartedMS    int64                         `json:"started_ms"`
+	Leader       bool                          `json:"leader"`
+	Ready        bool                          `json:"ready"`
+	Draining     bool                          `json:"draining"`
+	Status       Status                        `json:"status"`
+	Connections  Connections                   `json:"connections"`
+	Accepted     int                           `json:"accepted"`          // connections of clients, streams or not
+	Limit        int                           `json:"connections_limit"` // streams before others are refused; 0 = no limit
+	Subscribers  int                           `json:"subscribers"`
+	Waiting      int64                         `json:"lookups_waiting"`
+	TailSilentMS int64                         `json:"tail_silent_ms"`
+	Seq          uint64                        `json:"seq"`
+	Epoch        string                        `json:"epoch"`
+	Lag          map[string]Lag                `json:"lag_ms"`
+	Counters     map[string]int64              `json:"counters"`
+	Upstream     *Upstream                     `json:"upstream,omitempty"`         // of the leader
+	Reaches      bool                          `json:"reaches_upstream,omitempty"` // which the leader does not; asked only then
+	Histograms   map[string]*gateway.Histogram `json:"-"`                          // by hop
 }
 
 // Connections are the open streams by transport.
@@ -159,6 +163,20 @@ func (c *Cluster) beat(ctx context.Context) {
 	if c.seen, c.body = all, nil; err == nil {
 		c.last = all
 	}
+}
+
+// OthersReachUpstream says whether another node that can lead says that it
+// reaches the upstream. It asks nobody: the answer is a second old.
+func (c *Cluster) OthersReachUpstream() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, raw := range c.seen {
+		var r Report
+		if err := json.Unmarshal(raw, &r); err == nil && name != c.node && r.Reaches && !r.Draining {
+			return true
+		}
+	}
+	return false
 }
 
 // serveStats answers with the cluster's numbers, at most a second old.

@@ -36,7 +36,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge("live", "1 while clients are told that the stream is live.", flag(r.Status.State == string(gateway.Live)))
 	gauge("log_seq", "This node's place in the log.", float64(r.Seq))
 	gauge("lookups_waiting", "Questions about orders that the upstream has not answered yet.", float64(r.Waiting))
+	gauge("tail_silent_seconds", "How long the leader has rung without being heard here.", float64(r.TailSilentMS)/1000)
 	gauge("subscribers", "Streams attached to the hub.", float64(r.Subscribers))
+
+	gauge("accepted", "Open connections of clients, streams or not.", float64(r.Accepted))
+	gauge("connections_limit", "Streams before others are refused, by limits.connections and ulimit -n; 0 is no limit.", float64(r.Limit))
 
 	conns := c.desc("connections", "Open streams by transport.", "transport")
 	ch <- prometheus.MustNewConstMetric(conns, prometheus.GaugeValue, float64(r.Connections.WS), "ws")

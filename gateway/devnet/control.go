@@ -14,7 +14,7 @@ const maxRepeat = 100_000
 // the JSON of the named types; errors are 400 with the nested body.
 //
 //	GET  /_devnet/state         State
-//	GET  /_devnet/events        {"events":[Recorded…]}
+//	GET  /_devnet/events        {"events":[Recorded…]}; ?after=<event id>: newer ones only
 //	GET  /_devnet/faults        Faults
 //	POST /_devnet/faults        Faults, merged into the current ones; null turns one off
 //	POST /_devnet/faults/reset
@@ -25,7 +25,7 @@ const maxRepeat = 100_000
 func (s *Server) routeControl(app *fiber.App) {
 	control := app.Group("/_devnet")
 	control.Get("/state", func(c *fiber.Ctx) error { return c.JSON(s.State()) })
-	control.Get("/events", func(c *fiber.Ctx) error { return c.JSON(fiber.Map{"events": s.Record()}) })
+	control.Get("/events", func(c *fiber.Ctx) error { return c.JSON(fiber.Map{"events": s.Record(c.Query("after"))}) })
 	control.Get("/faults", func(c *fiber.Ctx) error { return c.JSON(s.Faults()) })
 	control.Post("/faults", s.postFaults)
 	control.Post("/faults/reset", s.resetFaults)
@@ -67,13 +67,18 @@ type Recorded struct {
 	Raw        string `json:"raw"`
 }
 
-// Record returns all recorded events, ascending by id, as far as
-// Config.Recorded keeps them.
-func (s *Server) Record() []Recorded {
+// Record returns the recorded events that are newer than the one named after,
+// ascending by id, as far as Config.Recorded keeps them. An id that names no
+// place, such as "", returns all.
+func (s *Server) Record(after string) []Recorded {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Recorded, len(s.events.events))
-	for i, ev := range s.events.events {
+	events := s.events.events
+	if at, ok := s.events.resolve(after); ok {
+		events = events[s.events.after(at):]
+	}
+	all := make([]Recorded, len(events))
+	for i, ev := range events {
 		all[i] = Recorded{ev.id, ev.typ, ev.keys.order, ev.keys.invoice, ev.keys.customer, string(ev.data)}
 	}
 	return all

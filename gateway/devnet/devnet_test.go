@@ -285,7 +285,7 @@ func closeCode(err error) int {
 
 func (r *rig) raws() [][]byte {
 	var out [][]byte
-	for _, ev := range r.Record() {
+	for _, ev := range r.Record("") {
 		out = append(out, []byte(ev.Raw))
 	}
 	return out

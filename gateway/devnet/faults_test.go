@@ -76,7 +76,7 @@ func TestFaultCloseMidReplay(t *testing.T) {
 	for range 5 {
 		r.create("cust_1")
 	}
-	all := r.Record()
+	all := r.Record("")
 	r.set(Faults{CloseMidReplay: 4})
 	frames, err := r.dial("since=" + all[0].ID).rest()
 	if len(frames) != 4 || closeCode(err) != 1006 {
@@ -91,7 +91,7 @@ func TestFaultRetention(t *testing.T) {
 	for range 5 {
 		r.create("cust_1")
 	}
-	all := r.Record()
+	all := r.Record("")
 	r.set(Faults{Retention: 2, RESTRetention: 3})
 	c := r.dial("since=" + all[0].ID)
 	c.wantEvent("replay.truncated", "")
@@ -188,7 +188,7 @@ func TestFaultSlowAndLateREST(t *testing.T) {
 	if page, _ := r.list(nil); len(page) != 0 {
 		t.Errorf("REST lists %d events at once, want 0", len(page))
 	}
-	if got, _, _ := r.call("GET", "/api/v1/events/"+r.Record()[0].ID, ""); got != 404 {
+	if got, _, _ := r.call("GET", "/api/v1/events/"+r.Record("")[0].ID, ""); got != 404 {
 		t.Errorf("event REST does not know yet = %d, want 404", got)
 	}
 	r.set(Faults{RESTVisibility: 1, RESTDelay: 30})
@@ -231,7 +231,7 @@ func TestFaultMinimalAndTimestamps(t *testing.T) {
 		t.Errorf("minimal frame = %s, want %s", got, want)
 	}
 	c.wantEvent(typeInvoiceCreated, "unpaid")
-	if ev := r.Record()[1]; ev.CustomerID != "cust_1" || ev.OrderID != o.ID {
+	if ev := r.Record("")[1]; ev.CustomerID != "cust_1" || ev.OrderID != o.ID {
 		t.Errorf("record = %+v, want it to know the owner", ev)
 	}
 	r.set(Faults{ISOTimestamps: true})
@@ -350,7 +350,7 @@ func TestEmit(t *testing.T) {
 	if n := len(page); n != 4 || string(page[n-1]) != late || string(page[0]) != odd {
 		t.Errorf("REST lists %s, want the late event last and the odd one first", page)
 	}
-	if got := r.Record()[0]; got.CustomerID != "cust_1" || got.InvoiceID != o.InvoiceID {
+	if got := r.Record("")[0]; got.CustomerID != "cust_1" || got.InvoiceID != o.InvoiceID {
 		t.Errorf("owner = %+v, want the order's", got)
 	}
 	if page, _ := r.list(url.Values{"starting_after": {"evt_example"}}); len(page) != 3 {
@@ -380,7 +380,7 @@ func TestControlState(t *testing.T) {
 	}
 	var rec struct{ Events []Recorded }
 	r.ok("GET", "/_devnet/events", "", &rec)
-	if diff := cmp.Diff(rec.Events, r.Record()); diff != "" {
+	if diff := cmp.Diff(rec.Events, r.Record("")); diff != "" {
 		t.Errorf("events (-got +want):\n%s", diff)
 	}
 }

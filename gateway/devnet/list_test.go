@@ -20,7 +20,7 @@ func TestListHasTheStreamsBytes(t *testing.T) {
 			t.Error("has_more = true, want false")
 		}
 		slices.Reverse(page)
-		for i, ev := range r.Record() {
+		for i, ev := range r.Record("") {
 			sent := c.next()
 			if string(sent) != ev.Raw || !bytes.Equal(sent, page[i]) {
 				t.Errorf("event %d: sent %s, listed %s, recorded %s", i, sent, page[i], ev.Raw)
@@ -40,7 +40,7 @@ func TestListPaging(t *testing.T) {
 			r.create("cust_1")
 		}
 		var all []string // newest first
-		for _, ev := range r.Record() {
+		for _, ev := range r.Record("") {
 			all = append([]string{ev.ID}, all...)
 		}
 		for _, tc := range []struct {

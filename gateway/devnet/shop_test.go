@@ -21,7 +21,7 @@ func play(t *testing.T, p Shop, n int) []string {
 		s.shopActLocked(s.shop)
 	}
 	var did []string
-	for _, ev := range s.Record() {
+	for _, ev := range s.Record("") {
 		var v eventView
 		if err := json.Unmarshal([]byte(ev.Raw), &v); err != nil {
 			t.Fatal(err)

@@ -113,7 +113,7 @@ func TestReplayIsStrictlyAfterSinceThenLive(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r := start(t, tc.cfg)
 			r.move(r.create("cust_1"), PaymentConfirmed, PaymentSettled)
-			past := r.Record()
+			past := r.Record("")
 			c := r.dial("since=" + past[1].ID)
 			if tc.ctl {
 				c.wantEvent("replay.started", "")
@@ -135,7 +135,7 @@ func TestReplayIsStrictlyAfterSinceThenLive(t *testing.T) {
 func TestReplayMissesNothingWhileEventsFlow(t *testing.T) {
 	r := start(t, Config{})
 	r.create("cust_1")
-	since := r.Record()[0].ID
+	since := r.Record("")[0].ID
 	const orders = 300
 	done := make(chan struct{})
 	go func() {
@@ -159,7 +159,7 @@ func TestSinceTooOldGetsControlAndSnapshot(t *testing.T) {
 	for i := range 10 {
 		r.create(fmt.Sprintf("cust_%d", i))
 	}
-	all := r.Record()
+	all := r.Record("")
 	c := r.dial("since=" + all[0].ID)
 	ctl := view(t, c.next())
 	if ctl.Object != "ws_control" || ctl.Type != "replay.truncated" {
@@ -184,7 +184,7 @@ func TestSinceOfLastTrimmedEventLosesNothing(t *testing.T) {
 	for range 5 {
 		r.create("cust_1")
 	}
-	all := r.Record()
+	all := r.Record("")
 	c := r.dial("since=" + all[5].ID)
 	if got, want := view(t, c.next()).ID, all[6].ID; got != want {
 		t.Errorf("first frame %s, want %s", got, want)
@@ -210,7 +210,7 @@ func TestServeAgainKeepsState(t *testing.T) {
 	o := r.create("cust_1")
 	c.wantEvent(typeOrderCreated, "pending_payment")
 	c.wantEvent(typeInvoiceCreated, "unpaid")
-	since := r.Record()[1].ID
+	since := r.Record("")[1].ID
 	r.stop()
 	if _, err := c.rest(); closeCode(err) != 1001 {
 		t.Errorf("end at shutdown = %v, want close 1001", err)

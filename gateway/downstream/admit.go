@@ -43,7 +43,12 @@ func (s *Server) admitStream(c *fiber.Ctx, transport gateway.Transport, origin s
 		a.refusal = errHandshakes
 		return a
 	}
-	if a.refusal = s.streams.refuses(a.ip); a.refusal == nil {
+	a.refusal = s.streams.refuses(a.ip)
+	switch {
+	case a.refusal != nil:
+	case !s.door.admits(c.Context().Conn()):
+		a.refusal = errOverloaded
+	default:
 		a.refusal = s.readStream(c, a, offered, now)
 	}
 	return a

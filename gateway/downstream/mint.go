@@ -78,7 +78,9 @@ func (s *Server) claims(req mintRequest, now time.Time) (auth.Claims, *problem) 
 	}
 	ttl, session := req.ttl, req.session
 	if ttl == 0 {
-		ttl = s.cfg.TokenTTL
+		if ttl = s.cfg.TokenTTL; session > 0 {
+			ttl = min(ttl, session)
+		}
 	}
 	if ttl > most {
 		return auth.Claims{}, badParameter("ttl_seconds")

@@ -69,6 +69,7 @@ func TestMintRefuses(t *testing.T) {
 		{mintKey, `{"customer_id":"a","ttl_seconds":86401}`, 400, "VALIDATION_ERROR"},
 		{mintKey, `{"customer_id":"a","ttl_seconds":7200}`, 200, ""},
 		{mintKey, `{"customer_id":"a","ttl_seconds":61,"session_seconds":60}`, 400, "VALIDATION_ERROR"},
+		{mintKey, `{"customer_id":"a","session_seconds":5}`, 200, ""},
 		{mintKey, `{"customer_id":"a","session_seconds":86401}`, 400, "VALIDATION_ERROR"},
 		{mintKey, `{"customer_id":"a","ttl_seconds":0}`, 400, "VALIDATION_ERROR"},
 		{mintKey, `{"customer_id":"a","ttl_seconds":-1}`, 400, "VALIDATION_ERROR"},

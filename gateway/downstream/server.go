@@ -49,6 +49,7 @@ type Config struct {
 	Origins        []string       // pages that may read, exactly as browsers send it; none when empty
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 	Limits         Limits
+	Descriptors    int // files the process may have open; 0 when not limited
 
 	Heartbeat     time.Duration // between two signs of life, at most; default 15 s
 	DrainDuration time.Duration // over which Serve ends what Drain has not; default 1 s
@@ -106,6 +107,7 @@ type Server struct {
 	app     *fiber.App
 	origins map[string]bool
 	limiter *limiter
+	door    *door
 	streams *registry
 	counts  counters
 	// refusing counts the WebSockets that are being told why they are refused.
@@ -118,7 +120,7 @@ func New(cfg Config, node *gateway.Node, keys *auth.Keyring, apiKeys auth.APIKey
 	s := &Server{
 		cfg: cfg, node: node, keys: keys, apiKeys: apiKeys, log: log.With("component", "downstream"),
 		origins: make(map[string]bool), limiter: newLimiter(cfg.Limits.HandshakesPerIP),
-		streams: newRegistry(cfg.Limits),
+		door: newDoor(cfg.Descriptors), streams: newRegistry(cfg.Limits),
 	}
 	for _, o := range cfg.Origins {
 		s.origins[o] = true
@@ -178,7 +180,10 @@ func (s *Server) readable(path string, handler fiber.Handler) {
 // and returns nil. It owns ln. Another error means that accepting failed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	failed := make(chan error, 1)
-	go func() { failed <- s.app.Listener(&listener{ln}) }()
+	if s.door.room > 0 && s.door.room < s.cfg.Limits.Connections {
+		s.log.Warn("ulimit -n is lower than limits.connections needs", "descriptors", s.cfg.Descriptors, "streams", s.door.room)
+	}
+	go func() { failed <- s.app.Listener(&listener{ln, s.door}) }()
 	select {
 	case err := <-failed:
 		s.end(context.WithoutCancel(ctx), 0)

@@ -26,6 +26,9 @@ type Stats struct {
 	Frames     int64            `json:"frames"`     // events written to sockets
 	Panics     int64            `json:"panics"`
 	Draining   bool             `json:"draining"`
+	Accepted   int              `json:"accepted"` // connections open now, streams or not
+	Dropped    int64            `json:"dropped"`  // connections closed unheard, for want of descriptors
+	Limit      int              `json:"limit"`    // streams before others are refused; 0 = no limit
 }
 
 type counters struct {
@@ -66,9 +69,19 @@ func (s *Server) Stats() Stats {
 	defer c.mu.Unlock()
 	return Stats{
 		WS: ws, SSE: sse, Draining: draining,
+		Accepted: int(s.door.open.Load()), Dropped: s.door.dropped.Load(), Limit: s.limit(),
 		Handshakes: c.handshakes.Load(), Streams: c.streams.Load(), Requests: c.requests.Load(), Minted: c.minted.Load(),
 		Refusals: maps.Clone(c.refusals), Closes: maps.Clone(c.closes),
 		Slow: c.slow.Load(), Replays: c.replays.Load(), Resets: c.resets.Load(), Snapshots: c.snapshots.Load(),
 		Incomplete: c.incomplete.Load(), Frames: c.frames.Load(), Panics: c.panics.Load(),
 	}
+}
+
+// limit is how many streams there may be.
+func (s *Server) limit() int {
+	limit, room := s.cfg.Limits.Connections, s.door.room
+	if limit == 0 || room > 0 && room < limit {
+		return room
+	}
+	return limit
 }

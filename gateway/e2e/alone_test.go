@@ -1,90 +1,21 @@
 package e2e
 
 import (
-	"io"
-	"net"
-	"sync"
 	"testing"
 	"time"
 )
-
-// A relay is a TCP proxy that can be cut.
-type relay struct {
-	ln     net.Listener
-	target string
-	mu     sync.Mutex
-	cut    bool
-	conns  []net.Conn
-	wg     sync.WaitGroup
-}
-
-func startRelay(t testing.TB, target string) *relay {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &relay{ln: ln, target: target}
-	r.wg.Go(r.accept)
-	t.Cleanup(func() {
-		_ = ln.Close()
-		r.setCut(true)
-		r.wg.Wait()
-	})
-	return r
-}
-
-func (r *relay) accept() {
-	for {
-		in, err := r.ln.Accept()
-		if err != nil {
-			return
-		}
-		out, err := net.Dial("tcp", r.target)
-		r.mu.Lock()
-		if r.cut || err != nil {
-			_ = in.Close()
-			if out != nil {
-				_ = out.Close()
-			}
-			r.mu.Unlock()
-			continue
-		}
-		r.conns = append(r.conns, in, out)
-		r.mu.Unlock()
-		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
-			r.wg.Go(func() {
-				_, _ = io.Copy(pair[0], pair[1])
-				_ = pair[0].Close()
-				_ = pair[1].Close()
-			})
-		}
-	}
-}
-
-func (r *relay) setCut(cut bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cut = cut
-	if cut {
-		for _, c := range r.conns {
-			_ = c.Close()
-		}
-		r.conns = nil
-	}
-}
 
 func TestNodeThatAloneLostRedisMovesItsClients(t *testing.T) {
 	redis, p := startRedis(t), startPepay(t)
 	whole := startGateway(t, "node-a", redis, p)
 	whole.waitLive()
-	wire := startRelay(t, redis.addr)
-	lone := startGateway(t, "node-b", &redisServer{addr: wire.ln.Addr().String()}, p, "GATEWAY_STALE_LIMIT=3s")
+	wire := startProxy(t, redis.addr)
+	lone := startGateway(t, "node-b", &redisServer{addr: wire.addr()}, p, "GATEWAY_STALE_LIMIT=3s")
 	lone.waitLive()
 	ws, sse := follow(t, lone, map[string]any{"customer_id": "cust_1"})
 	eventually(t, 10*time.Second, "the nodes know of each other", func() bool { return len(lone.stats().Nodes) == 2 })
 
-	wire.setCut(true)
+	wire.cut()
 	for _, s := range []*stream{ws, sse} {
 		s.waitStatus("stale")
 		if d := s.waitControl("disconnect"); d["reconnect"] != true {

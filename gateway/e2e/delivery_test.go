@@ -428,6 +428,19 @@ func TestRedisRestartsEmpty(t *testing.T) {
 }
 
 // subscribed says whether the default upstream.types ask for a type.
+// A page that only polls has no stream to ask for what the log lacks: polling
+// has to.
+func TestPolledOrderStateIsLookedUp(t *testing.T) {
+	w := startWorld(t)
+	g := w.nodes[0]
+	o := w.pepay.order("cust_1", "silent", true, "status", "placed")
+	m := g.mint(map[string]any{"customer_id": "cust_1"})
+	eventually(t, 20*time.Second, "the order's state, looked up", func() bool {
+		status, _ := get(t, g.url+"/api/v1/orders/"+o.OrderID+"/state", m.Token)
+		return status == 200
+	})
+}
+
 func subscribed(eventType string) bool {
 	return strings.HasPrefix(eventType, "commerce.order.") || strings.HasPrefix(eventType, "invoice.") ||
 		strings.HasPrefix(eventType, "invoice_payment.")

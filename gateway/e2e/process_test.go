@@ -18,8 +18,12 @@ import (
 	"time"
 )
 
-// programVariable names a built program to test instead of one built afresh.
-const programVariable = "PEPAY_GATEWAY_PROGRAM"
+const (
+	// programVariable names a built program to test instead of one built afresh.
+	programVariable = "PEPAY_GATEWAY_PROGRAM"
+	// logsVariable names a folder that gets what every process printed.
+	logsVariable = "PEPAY_GATEWAY_TEST_LOGS"
+)
 
 // program is the built pepay-gateway.
 var program string
@@ -59,13 +63,17 @@ type process struct {
 	done chan struct{}
 	err  error // once done
 
-	mu  sync.Mutex
-	out bytes.Buffer
+	mu   sync.Mutex
+	out  bytes.Buffer
+	file *os.File // a copy, where logsVariable says
 }
 
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.file != nil {
+		_, _ = p.file.Write(b) // the buffer has it too
+	}
 	return p.out.Write(b)
 }
 
@@ -80,6 +88,12 @@ func (p *process) output() string {
 func start(t testing.TB, name string, args, env []string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(name, args...), done: make(chan struct{})}
+	if dir := os.Getenv(logsVariable); dir != "" {
+		var err error
+		if p.file, err = os.CreateTemp(dir, filepath.Base(name)+"-*.log"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {
@@ -123,6 +137,13 @@ func (p *process) terminate(within time.Duration) int {
 		p.t.Fatalf("still running %v after SIGTERM", within)
 	}
 	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func startSelf(t testing.TB, args []string, env ...string) *process {
@@ -299,6 +320,12 @@ func startGateway(t testing.TB, name string, redis *redisServer, p *pepay, env .
 
 func launchGateway(t testing.TB, name string, redis *redisServer, p *pepay, env ...string) *gatewayProcess {
 	t.Helper()
+	return launchGatewayAs(t, []string{program, "serve"}, name, redis, p, env...)
+}
+
+// launchGatewayAs starts a node by a command of its own.
+func launchGatewayAs(t testing.TB, command []string, name string, redis *redisServer, p *pepay, env ...string) *gatewayProcess {
+	t.Helper()
 	addr, adminAddr := freeAddr(t), freeAddr(t)
 	g := &gatewayProcess{url: "http://" + addr, admin: "http://" + adminAddr}
 	env = append([]string{
@@ -310,7 +337,7 @@ func launchGateway(t testing.TB, name string, redis *redisServer, p *pepay, env 
 		"GATEWAY_DRAIN_DELAY=0s", "GATEWAY_DRAIN_DURATION=1s", "GATEWAY_LOG_LEVEL=debug",
 		"GATEWAY_LIMITS_HANDSHAKES_PER_IP=0", "GATEWAY_LIMITS_CONNECTIONS_PER_IP=0",
 	}, env...)
-	g.process = startSelf(t, []string{"serve"}, env...)
+	g.process = start(t, command[0], command[1:], env)
 	return g
 }
 

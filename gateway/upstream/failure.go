@@ -11,6 +11,8 @@ import (
 
 	"github.com/fasthttp/websocket"
 	"github.com/tidwall/gjson"
+
+	"pepay-gateway/gateway"
 )
 
 // A class of failure has one way to be waited out; see backoff.
@@ -39,7 +41,7 @@ func (c class) reason() string {
 	case limited:
 		return "upstream_rate_limited"
 	}
-	return "upstream_down"
+	return gateway.ReasonUpstreamDown
 }
 
 // A failure ends a request or a connection, and is retried. Its text holds no

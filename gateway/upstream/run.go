@@ -33,6 +33,7 @@ type run struct {
 	sink   gateway.SourceSink
 	health gateway.Health
 	opened time.Time // of this connection; zero until it is open
+	away   bool      // the upstream did not answer when last looked for
 
 	cursor   gateway.UpstreamCursor // the last one handed to sink
 	newest   gateway.UpstreamCursor // of the last event from the stream, while debt holds cursor back

@@ -151,6 +151,7 @@ func newClient(given *http.Client) (*http.Client, *tls.Config) {
 // tuning holds what only tests change.
 type tuning struct {
 	backoff backoff
+	look    time.Duration // between two looks for an upstream that is away, at most
 	healthy time.Duration // a connection this old forgives earlier failures
 	settled time.Duration // a clean close this long after the open is a normal end
 
@@ -170,6 +171,7 @@ type tuning struct {
 func defaultTuning() tuning {
 	return tuning{
 		backoff: newBackoff(),
+		look:    3 * time.Second,
 		healthy: 5 * time.Second,
 		settled: time.Second,
 		ping:    10 * time.Second,
@@ -205,7 +207,11 @@ func (s *Source) Run(ctx context.Context, from gateway.UpstreamCursor, sink gate
 			s.log.Error("upstream refuses the cursor", "reason", f.text)
 			return gateway.ErrGap
 		}
-		if sleep(ctx, r.endOf(f, &wait)) != nil {
+		d, pause := r.endOf(f, &wait), sleep
+		if f.class == down {
+			pause = r.waitOut
+		}
+		if pause(ctx, d) != nil {
 			return context.Cause(ctx)
 		}
 		s.count.reconnects.Add(1)

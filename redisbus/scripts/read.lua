@@ -1,13 +1,13 @@
 -- ARGV mode epoch seq count id order customer
 -- mode: t the tip, p after (epoch, seq), i after the event id. order (and
 -- customer) are given when the reader's scope is that one order.
-local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'key', 'health')
+local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'key', 'health', 'rung')
 local holder = redis.call('GET', LEASE) or ''
-local health = m[5] or ''
-if not m[1] or not m[3] then return {'NONE', '', 0, 0, '', health, holder, {}, {}, ''} end
+local health, rung = m[5] or '', tonumber(m[6] or '0')
+if not m[1] or not m[3] then return {'NONE', '', 0, 0, '', health, holder, {}, {}, '', rung} end
 local hex, tip, key = hex_of(m[1]), tonumber(m[2]), m[4] or ''
 local function reply(status, start, entries, forks, named)
-  return {status, hex, tip, start, key, health, holder, entries or {}, forks or {}, named or ''}
+  return {status, hex, tip, start, key, health, holder, entries or {}, forks or {}, named or '', rung}
 end
 if not intact(m[3], tip) then return reply('LOST', tip) end
 

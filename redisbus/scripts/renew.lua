@@ -1,5 +1,6 @@
 -- ARGV fence ttl_ms health publish channel
--- Also takes back a lease that ran out and that nobody took.
+-- Also announces the tip, as an empty batch, and counts that: whoever reads the
+-- count and hears nothing has a dead subscription. Also takes back a lease that ran out and that nobody took.
 local m = redis.call('HMGET', META, 'epoch', 'history', 'seq', 'health')
 if m[1] ~= ARGV[1] then return {'FENCED'} end
 redis.call('SET', LEASE, ARGV[1], 'PX', ARGV[2])
@@ -8,4 +9,6 @@ if m[4] ~= ARGV[3] then
   redis.call('HSET', META, 'health', ARGV[3])
   redis.call(ARGV[4], ARGV[5], 'N')
 end
+redis.call('HINCRBY', META, 'rung', 1)
+redis.call(ARGV[4], ARGV[5], 'B1 ' .. hex_of(ARGV[1]) .. string.format(' %.0f 0\n', tonumber(m[3])))
 return {'OK'}
