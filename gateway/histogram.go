@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -39,8 +40,8 @@ func (h *Histogram) Counts() (counts [len(LagBounds) + 1]uint64, sum time.Durati
 	return counts, time.Duration(h.sum.Load())
 }
 
-// Quantile returns the upper bound of the bucket that holds the q-quantile, 0
-// when nothing was observed.
+// Quantile returns the upper bound of the bucket that holds the q-quantile: at
+// most 1-q of all observations took longer. It is 0 when nothing was observed.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	counts, _ := h.Counts()
 	var total uint64
@@ -50,7 +51,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	if total == 0 {
 		return 0
 	}
-	rank, seen := uint64(q*float64(total-1))+1, uint64(0)
+	rank, seen := uint64(math.Ceil(q*float64(total))), uint64(0)
 	for i, c := range counts[:len(LagBounds)] {
 		if seen += c; seen >= rank {
 			return LagBounds[i]
