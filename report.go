@@ -32,13 +32,9 @@ func (n *node) report() admin.Report {
 			"upstream_reconnects": int64(up.Reconnects), "backfilled": int64(up.Backfilled),
 			"garbage": n.bus.Garbage(), "resubscribes": n.bus.Resubscribes(),
 		},
-		Lag: make(map[string]admin.Lag),
 	}
 	for name, v := range publicCounters(pub) {
 		r.Counters[name] = v
-	}
-	for hop, h := range r.Histograms {
-		r.Lag[hop] = admin.LagOf(h)
 	}
 	if h, leading := n.ingest.Health(); leading {
 		r.Leader = true

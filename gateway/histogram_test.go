@@ -28,12 +28,24 @@ func TestQuantileBoundsWhatItSays(t *testing.T) {
 			for range tt.slow {
 				h.Observe(slow)
 			}
-			if got := h.Quantile(0.5); got != tt.p50 {
+			counts, _ := h.Counts()
+			if got := counts.Quantile(0.5); got != tt.p50 {
 				t.Errorf("median = %v, want %v", got, tt.p50)
 			}
-			if got := h.Quantile(0.99); got != tt.p99 {
+			if got := counts.Quantile(0.99); got != tt.p99 {
 				t.Errorf("99th percentile = %v, want %v", got, tt.p99)
 			}
 		})
+	}
+}
+
+func TestDistributionSinceIsWhatCameAfter(t *testing.T) {
+	var h Histogram
+	h.Observe(20 * time.Second)
+	before, _ := h.Counts()
+	h.Observe(2 * time.Millisecond)
+	after, _ := h.Counts()
+	if got, want := after.Since(before).Quantile(1), 2*time.Millisecond; got != want {
+		t.Errorf("longest since then = %v, want %v", got, want)
 	}
 }
