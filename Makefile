@@ -1,12 +1,13 @@
 # make dev     the whole product on this machine, nothing to install
 # make test    installs what it lacks (apt), then runs every check and test
+# make screenshots   pictures of the pages, into screenshots/
 # make lint fuzz bench build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup fuzz bench
+.PHONY: dev build test lint setup fuzz bench screenshots
 
 dev:
 	$(GO) run . dev
@@ -36,3 +37,7 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# The two in docs/images are ops-light.png and storefront-light.png.
+screenshots: setup
+	cd web && node screenshots.mjs ../screenshots

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: redis-server, Chromium
-# and Node. On Debian and its kin through apt; elsewhere it says what to install.
+# Installs what the tests need and this machine lacks: redis-server, Chromium,
+# Firefox and Node. On Debian and its kin through apt; elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,11 +12,14 @@ command -v curl >/dev/null 2>&1 || missing="$missing curl"
 if [ -z "${CHROMIUM:-}" ] && ! command -v chromium >/dev/null 2>&1; then
 	missing="$missing chromium"
 fi
+if [ -z "${FIREFOX:-}" ] && ! command -v firefox-esr >/dev/null 2>&1; then
+	missing="$missing firefox-esr"
+fi
 
 if [ -n "$missing" ]; then
 	if ! command -v apt-get >/dev/null 2>&1; then
 		echo "The tests need:$missing. Install them (node 20 or newer) and run this again." >&2
-		echo "A Chromium under another name or path goes into the variable CHROMIUM." >&2
+		echo "A Chromium under another path goes into the variable CHROMIUM, a Firefox into FIREFOX." >&2
 		exit 1
 	fi
 	sudo=""
@@ -32,6 +35,9 @@ if [ -n "$missing" ]; then
 	done
 fi
 
-if [ ! -d web/node_modules/playwright-core ]; then
+# npm writes this file when it has installed everything.
+installed=web/node_modules/.package-lock.json
+if [ ! -e "$installed" ] || [ web/package-lock.json -nt "$installed" ]; then
 	(cd web && npm ci --no-audit --no-fund --silent)
+	touch "$installed"
 fi

@@ -4,7 +4,7 @@
  */
 
 import { Chart } from './chart.js';
-import { clock, count, delay, duration, moment, perSecond, words } from './format.js';
+import { clock, count, delay, duration, moment, perSecond, words, write } from './format.js';
 import { History } from './history.js';
 import { NodeTable } from './nodes.js';
 import { problemsOf } from './problems.js';
@@ -13,15 +13,17 @@ const pollMS = 1_000;
 const timeoutMS = 5_000;
 const title = document.title;
 
-// What is counted, and what it means. A name may stand for several counters.
+// What is counted. A name may stand for several counters; one that ends in _ for
+// all that begin so.
+/** @type {[string, string[]][]} */
 const counters = [
-  ['Tokens minted', ['minted'], 'for your shoppers'],
-  ['Refused', ['refused_'], 'requests and streams'],
-  ['Replays', ['ring_replays', 'log_replays'], 'streams that caught up'],
-  ['Resets', ['resets_told'], 'clients told to start over'],
-  ['Slow', ['slow'], 'times a client fell behind'],
-  ['Duplicates', ['duplicates'], 'came twice, logged once'],
-  ['Quarantined', ['quarantined'], 'frames without sense'],
+  ['Tokens minted', ['minted']],
+  ['Refused', ['refused_']],
+  ['Replays', ['ring_replays', 'log_replays']],
+  ['Resets', ['resets_told']],
+  ['Slow clients', ['slow']],
+  ['Duplicates', ['duplicates']],
+  ['Quarantined', ['quarantined']],
 ];
 
 /** @typedef {import('./problems.js').Problem} Problem */
@@ -133,9 +135,9 @@ function showProblems(problems, now) {
     const shown = shownProblems.get(problem.id) ?? newProblem(problem.id, now);
     const since = problem.since || firstSeen.get(problem.id) || now;
     shown.item.dataset.tone = problem.tone;
-    setTextOf(shown.what, problem.what);
-    setTextOf(shown.since, `since ${moment(since)} · ${duration(now - since)}`);
-    setTextOf(shown.todo, problem.todo);
+    write(shown.what, problem.what);
+    write(shown.since, `since ${moment(since)} · ${duration(now - since)}`);
+    write(shown.todo, problem.todo);
     if (root.children[i] !== shown.item) root.insertBefore(shown.item, root.children[i] ?? null);
   }
   element('problems-section').hidden = problems.length === 0;
@@ -212,28 +214,24 @@ function showCounters(nodes) {
     for (const [name, value] of Object.entries(node.counters ?? {})) totals.set(name, (totals.get(name) ?? 0) + value);
   }
   const root = element('counters');
-  for (const [i, [label, names, meaning]] of /** @type {[string, string[], string][]} */ (counters).entries()) {
+  for (const [i, [label, names]] of counters.entries()) {
     const all = [...totals.keys()].filter((name) => names.some((n) => (n.endsWith('_') ? name.startsWith(n) : name === n)));
     const sum = (/** @type {(name: string) => number} */ of) => all.reduce((total, name) => total + of(name), 0);
-    const item = root.children[i] ?? newCounter(root, label, meaning);
-    const [value, recent] = /** @type {HTMLElement[]} */ ([...item.querySelectorAll('dd > span')]);
+    const [, value, recent] = (root.children[i] ?? newCounter(root, label)).children;
     const grown = sum((name) => history.growth(name).total);
-    setTextOf(value, count(sum((name) => totals.get(name) ?? 0)));
-    setTextOf(recent, grown ? `+${count(grown)}` : '');
+    write(value, count(sum((name) => totals.get(name) ?? 0)));
+    write(recent, `+${count(grown)}`);
+    recent.toggleAttribute('data-grown', grown > 0);
   }
   showRefusals([...totals].filter(([name, value]) => name.startsWith('refused_') && value > 0).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0])));
 }
 
-/** @param {HTMLElement} root @param {string} label @param {string} meaning */
-function newCounter(root, label, meaning) {
+/** @param {HTMLElement} root @param {string} label */
+function newCounter(root, label) {
   const item = make('div', '');
   const name = make('dt', '');
   name.textContent = label;
-  const data = make('dd', '');
-  data.append(make('span', 'value'), ' ', make('span', 'recent small'));
-  const note = make('dd', 'small muted');
-  note.textContent = meaning;
-  item.append(name, data, note);
+  item.append(name, make('dd', 'value'), make('dd', 'recent small muted'));
   root.append(item);
   return item;
 }
@@ -247,9 +245,9 @@ function showRefusals(refusals) {
   for (const [i, [name, value]] of refusals.entries()) {
     const row = body.rows[i] ?? newRefusal(body);
     const recent = history.growth(name).total;
-    setTextOf(row.cells[0], name.slice('refused_'.length).toUpperCase());
-    setTextOf(row.cells[1], count(value));
-    setTextOf(row.cells[2], recent ? `+${count(recent)}` : '–');
+    write(row.cells[0], name.slice('refused_'.length).toUpperCase());
+    write(row.cells[1], count(value));
+    write(row.cells[2], recent ? `+${count(recent)}` : '–');
   }
 }
 
@@ -268,17 +266,12 @@ function setPill(tone, text) {
   const pill = element('status');
   pill.dataset.tone = tone;
   pill.removeAttribute('data-busy');
-  setTextOf(pill, text);
+  write(pill, text);
 }
 
 /** @param {string} id @param {string} text */
 function setText(id, text) {
-  setTextOf(element(id), text);
-}
-
-/** @param {HTMLElement} node @param {string} text */
-function setTextOf(node, text) {
-  if (node.textContent !== text) node.textContent = text;
+  write(element(id), text);
 }
 
 /** @param {string} tag @param {string} className */

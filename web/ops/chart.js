@@ -1,4 +1,4 @@
-import { clock, perSecond } from './format.js';
+import { clock, perSecond, write } from './format.js';
 import { windowMS } from './history.js';
 
 /** @type {any} */ const uPlot = globalThis.uPlot; // loaded by the page before this
@@ -51,7 +51,7 @@ export class Chart {
       axes: [
         {
           stroke: color('--muted'), font, size: 24, gap: 6, space: 70, grid: { show: false }, ticks: { show: false },
-          incrs: [5, 10, 15, 30, 60], values: (/** @type {any} */ _plot, /** @type {number[]} */ at) => at.map((s) => clock(s * 1_000)),
+          incrs: [5, 10, 15, 30, 60, 120], values: (/** @type {any} */ _plot, /** @type {number[]} */ at) => at.map((s) => clock(s * 1_000)),
         },
         {
           stroke: color('--muted'), font, size: 46, gap: 6, space: 32, grid: { stroke: color('--line'), width: 1 }, ticks: { show: false },
@@ -67,7 +67,7 @@ export class Chart {
     const index = plot.cursor.idx;
     const value = index === null || index === undefined ? null : plot.data[1][index];
     const text = value === null || value === undefined ? '' : `${perSecond(value)}/s at ${clock(plot.data[0][index] * 1_000)}`;
-    if (this.#readout.textContent !== text) this.#readout.textContent = text;
+    write(this.#readout, text);
   }
 }
 

@@ -1,5 +1,14 @@
 // How numbers, times and the gateway's words are written.
 
+// What breaks a line or turns the direction of writing for all that follows.
+const unruly = /[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu;
+
+/** @param {Element} element @param {string} text may come from anywhere */
+export function write(element, text) {
+  const tame = String(text).replace(unruly, '\ufffd');
+  if (element.textContent !== tame) element.textContent = tame;
+}
+
 /** @param {number|undefined} n */
 export function count(n) {
   return (n ?? 0).toLocaleString('en-US');

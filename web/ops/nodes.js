@@ -1,4 +1,4 @@
-import { count, delay, duration, perSecond } from './format.js';
+import { count, delay, duration, perSecond, write } from './format.js';
 import { isSilent } from './problems.js';
 
 /**
@@ -82,10 +82,7 @@ export class NodeTable {
   /** @param {View} view */
   #fill(view) {
     const { row, cells, mark } = this.#rows.get(view.node.node) ?? this.#newRow(view.node.node);
-    for (const [i, column] of columns.entries()) {
-      const text = column.text(view);
-      if (cells[i].textContent !== text) cells[i].textContent = text;
-    }
+    for (const [i, column] of columns.entries()) write(cells[i], column.text(view));
     mark.hidden = !view.leads;
     row.dataset.tone = stateOf(view.node).tone;
   }

@@ -190,7 +190,7 @@ test('hostile text stays text', async (t) => {
     '\u2028\u2029line', '\u202e\u2066rtl', '<svg onload=alert(5)>', '"\'><style>*{display:none}</style>', '__proto__', 'x'.repeat(300),
   ];
   const stats = clusterStats(1, hostile.length);
-  const [text] = [hostile.join(' ')];
+  const text = hostile.join(' ');
   Object.assign(stats, { stream: text, leader: hostile[0], log: { seq: text, epoch: text } });
   Object.assign(stats.status, { state: text, reason: text });
   Object.assign(stats.upstream, { state: text, reason: text, frames: text });
@@ -209,6 +209,7 @@ test('hostile text stays text', async (t) => {
   assert.equal(await page.locator('main :is(script, a, img, svg, style, iframe)').count(), 0, 'elements made from text');
   assert.deepEqual([...new Set(requests)].filter((path) => path !== '/api/v1/stats' && !path.startsWith('/ops/')), [], 'requests');
   assert.equal(await page.locator('#nodes tbody tr').count(), hostile.length, 'nodes');
+  assert.equal(await page.evaluate(() => document.documentElement.textContent.search(/[\u2028-\u202e\u2066-\u2069]/)), -1, 'place of a mark that turns the text around it');
   await assertFits(page);
   await screenshot(page, 'state-ops-hostile');
 });

@@ -5,7 +5,8 @@ const startedMS = Date.now() - 26 * 3_600_000;
 // A cluster in good health, after tick seconds of traffic.
 export function clusterStats(tick, size = 3) {
   const now = Date.now();
-  const wave = Math.round(40 * (1 + Math.sin(tick / 6)) + 6 * Math.sin(tick * 1.7));
+  // What was counted at a rate that rises and falls, one a second on average.
+  const counted = tick + 4 * Math.sin(tick / 10) + 0.07 * Math.sin(tick * 1.7);
   const nodes = Array.from({ length: size }, (_, i) => ({
     node: `node-${i + 1}`, version: '1.0.0', at_ms: now, age_ms: 100 + 7 * i, started_ms: startedMS + i * 60_000,
     leader: i === 0, ready: true, draining: false,
@@ -17,8 +18,8 @@ export function clusterStats(tick, size = 3) {
       hub: { p50: 2, p99: 10 }, write: { p50: 5, p99: 25 },
     },
     counters: {
-      appended: i === 0 ? 18_410 + tick * 45 + wave : 0, duplicates: i === 0 ? 12 : 0,
-      delivered: 1_204_551 + tick * 900 + wave * 20 * (i + 1), frames: 0, slow: i === 1 ? 3 : 0,
+      appended: i === 0 ? 18_410 + Math.round(45 * counted) : 0, duplicates: i === 0 ? 12 : 0,
+      delivered: 1_204_551 + Math.round((900 + 40 * i) * counted), frames: 0, slow: i === 1 ? 3 : 0,
       resets: 0, resets_told: i, rewinds: 0, unrouted: 0, conflicts: 0, quarantined: 0, garbage: 0, panics: 0,
       ring_replays: 210 + tick, log_replays: 14, minted: 9_120 + 3 * tick, refused_token_invalid: 41 + i, refused_origin_forbidden: i === 0 ? 2 : 0,
     },
