@@ -17,7 +17,7 @@ const title = document.title;
 // all that begin so.
 /** @type {[string, string[]][]} */
 const counters = [
-  ['Tokens minted', ['minted']],
+  ['Minted', ['minted']],
   ['Refused', ['refused_']],
   ['Replays', ['ring_replays', 'log_replays']],
   ['Resets', ['resets_told']],
@@ -184,8 +184,10 @@ function showTiles({ leader, log = {}, upstream = {}, totals = {}, nodes, now_ms
   setText('log-epoch', log.epoch || '–');
   setText('upstream-state', words(upstream.state || 'unknown'));
   element('upstream-state').dataset.tone = { live: '', catching_up: 'warn' }[upstream.state] ?? 'bad';
-  const reason = upstream.reason ? `${words(upstream.reason)}, ` : '';
-  setText('upstream-since', upstream.since_ms ? `${reason}since ${moment(upstream.since_ms)} · ${duration(now - upstream.since_ms)}` : reason || '–');
+  const facts = [];
+  if (upstream.reason) facts.push(words(upstream.reason));
+  if (upstream.since_ms) facts.push(`since ${moment(upstream.since_ms)} · ${duration(now - upstream.since_ms)}`);
+  setText('upstream-since', facts.join(', ') || '–');
   setText('upstream-frames', count(upstream.frames));
   setText('upstream-reconnects', count(upstream.reconnects));
   setText('connections', count(ws + sse));

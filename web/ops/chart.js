@@ -41,7 +41,7 @@ export class Chart {
     return {
       width: this.#root.clientWidth || 300,
       height,
-      padding: [8, 4, 0, 0],
+      padding: [8, 26, 0, 0], // half of the last time is beyond the line
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: {

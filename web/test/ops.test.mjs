@@ -51,7 +51,7 @@ test('the page shows the cluster, its leader and its rates', async (t) => {
     assert.match(await page.locator(`#${id}`).textContent(), /^[\d,]+$/, id);
   }
   const labels = await page.locator('#counters dt').allTextContents();
-  assert.deepEqual(labels, ['Tokens minted', 'Refused', 'Replays', 'Resets', 'Slow clients', 'Duplicates', 'Quarantined'], 'counters');
+  assert.deepEqual(labels, ['Minted', 'Refused', 'Replays', 'Resets', 'Slow clients', 'Duplicates', 'Quarantined'], 'counters');
   for (const name of ['appended', 'delivered']) {
     assert.match(await page.locator(`#${name}-chart`).getAttribute('aria-label'), /now [\d,.]+ per second, highest [\d,.]+$/, `${name} chart`);
   }
