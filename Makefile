@@ -1,6 +1,7 @@
 # make dev     the whole product on this machine, nothing to install
 # make test    installs what it lacks (apt), then runs every check and test
 # make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
+# make screenshots   pictures of the pages, into screenshots/
 # make lint bench build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
@@ -15,7 +16,7 @@ ROUNDS  = 20
 PROVE   = PEPAY_GATEWAY_PROGRAM=$(CURDIR)/bin/pepay-gateway $(GO) test -count=1 -v ./gateway/e2e
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz bench
+.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz bench screenshots
 
 dev:
 	$(GO) run . dev
@@ -67,3 +68,7 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# The two in docs/images are ops-light.png and storefront-light.png.
+screenshots: setup
+	cd web && node screenshots.mjs ../screenshots

@@ -33,14 +33,10 @@ func (n *node) report() admin.Report {
 			"garbage": n.bus.Garbage(), "resubscribes": n.bus.Resubscribes(),
 			"dead_tails": hub.DeadTails,
 		},
-		Lag:     make(map[string]admin.Lag),
 		Reaches: n.reaches.Load(), Memory: n.memory.used.Load(), MemoryLimit: n.memory.limit,
 	}
 	for name, v := range publicCounters(pub) {
 		r.Counters[name] = v
-	}
-	for hop, h := range r.Histograms {
-		r.Lag[hop] = admin.LagOf(h)
 	}
 	if h, leading := n.ingest.Health(); leading {
 		r.Leader = true

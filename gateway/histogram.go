@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 )
@@ -30,28 +31,38 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// Counts returns the observations per bucket (the last is beyond all bounds) and
-// their sum.
-func (h *Histogram) Counts() (counts [len(LagBounds) + 1]uint64, sum time.Duration) {
+// Counts returns the observations so far and their sum.
+func (h *Histogram) Counts() (counts Distribution, sum time.Duration) {
 	for i := range counts {
 		counts[i] = h.counts[i].Load()
 	}
 	return counts, time.Duration(h.sum.Load())
 }
 
-// Quantile returns the upper bound of the bucket that holds the q-quantile, 0
-// when nothing was observed.
-func (h *Histogram) Quantile(q float64) time.Duration {
-	counts, _ := h.Counts()
+// A Distribution is the number of observations per bucket; the last is beyond
+// all bounds.
+type Distribution [len(LagBounds) + 1]uint64
+
+// Since returns what was observed after earlier, of the same histogram.
+func (d Distribution) Since(earlier Distribution) Distribution {
+	for i := range d {
+		d[i] -= earlier[i]
+	}
+	return d
+}
+
+// Quantile returns the upper bound of the bucket that holds the q-quantile: at
+// most 1-q of all observations took longer. It is 0 when nothing was observed.
+func (d Distribution) Quantile(q float64) time.Duration {
 	var total uint64
-	for _, c := range counts {
+	for _, c := range d {
 		total += c
 	}
 	if total == 0 {
 		return 0
 	}
-	rank, seen := uint64(q*float64(total-1))+1, uint64(0)
-	for i, c := range counts[:len(LagBounds)] {
+	rank, seen := uint64(math.Ceil(q*float64(total))), uint64(0)
+	for i, c := range d[:len(LagBounds)] {
 		if seen += c; seen >= rank {
 			return LagBounds[i]
 		}

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: redis-server, Chromium,
-# Node and nginx. On Debian and its kin through apt; elsewhere it says what to install.
+# nginx, Firefox and Node. On Debian and its kin through apt; elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,11 +13,14 @@ command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing 
 if [ -z "${CHROMIUM:-}" ] && ! command -v chromium >/dev/null 2>&1; then
 	missing="$missing chromium"
 fi
+if [ -z "${FIREFOX:-}" ] && ! command -v firefox-esr >/dev/null 2>&1; then
+	missing="$missing firefox-esr"
+fi
 
 if [ -n "$missing" ]; then
 	if ! command -v apt-get >/dev/null 2>&1; then
 		echo "The tests need:$missing. Install them (node 20 or newer) and run this again." >&2
-		echo "A Chromium under another name or path goes into the variable CHROMIUM." >&2
+		echo "A Chromium under another path goes into the variable CHROMIUM, a Firefox into FIREFOX." >&2
 		exit 1
 	fi
 	sudo=""
@@ -33,6 +36,9 @@ if [ -n "$missing" ]; then
 	done
 fi
 
-if ! [ web/node_modules/.package-lock.json -nt web/package-lock.json ]; then
+# npm writes this file when it has installed everything.
+installed=web/node_modules/.package-lock.json
+if [ ! -e "$installed" ] || [ web/package-lock.json -nt "$installed" ]; then
 	(cd web && npm ci --no-audit --no-fund --silent)
+	touch "$installed"
 fi

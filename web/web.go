@@ -16,31 +16,32 @@ import (
 	"time"
 )
 
-// policy lets a page load its own files and talk to its own origin. WebSocket
-// needs its schemes spelled out, because not every browser counts ws: as 'self'.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
-	"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+// policy lets a page load its own files and talk to its own origin, and to
+// nobody else. Text can never become markup or code.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
 
 // contentTypes is our own table because the one in mime depends on the machine.
 var contentTypes = map[string]string{
+	"":      "text/plain; charset=utf-8", // LICENSE
 	".css":  "text/css; charset=utf-8",
 	".html": "text/html; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
 	".svg":  "image/svg+xml",
 }
 
-//go:embed storefront ops shared
+//go:embed storefront ops shared uplot
 var files embed.FS
 
 // Storefront serves the demo storefront at / and its files beside it; every
 // other path is 404. It answers GET and HEAD. The handler is safe for
 // concurrent use.
-func Storefront() http.Handler { return newSite("/", "storefront") }
+func Storefront() http.Handler { return newSite("/", "shared", "storefront") }
 
 // Ops serves the operations page at /ops/ and its files below it; every other
 // path is 404. Mount it on "/ops/" without stripping the prefix. It answers GET
 // and HEAD. The handler is safe for concurrent use.
-func Ops() http.Handler { return newSite("/ops/", "ops") }
+func Ops() http.Handler { return newSite("/ops/", "shared", "uplot", "ops") }
 
 // A site is a fixed set of files by URL path. It is never changed once made.
 type site map[string]file
@@ -51,17 +52,16 @@ type file struct {
 	etag        string
 }
 
-// newSite publishes dir and the shared files under base, and dir's index.html
-// as base itself.
-func newSite(base, dir string) site {
+// newSite publishes the files of dirs under base, and index.html as base itself.
+func newSite(base string, dirs ...string) site {
 	s := make(site)
-	for _, d := range []string{"shared", dir} {
-		entries, err := files.ReadDir(d)
+	for _, dir := range dirs {
+		entries, err := files.ReadDir(dir)
 		if err != nil {
 			panic(err) // the directory is embedded: see above
 		}
 		for _, e := range entries {
-			s.add(base, path.Join(d, e.Name()))
+			s.add(base, path.Join(dir, e.Name()))
 		}
 	}
 	return s

@@ -36,6 +36,8 @@ func TestSitesServeTheirFilesOnly(t *testing.T) {
 		{"ops page", "GET", "/ops/", Ops(), 200, "text/html; charset=utf-8"},
 		{"ops script", "GET", "/ops/app.js", Ops(), 200, "text/javascript; charset=utf-8"},
 		{"ops shared", "GET", "/ops/base.css", Ops(), 200, "text/css; charset=utf-8"},
+		{"ops library", "GET", "/ops/uPlot.iife.min.js", Ops(), 200, "text/javascript; charset=utf-8"},
+		{"ops library's licence", "GET", "/ops/LICENSE", Ops(), 200, "text/plain; charset=utf-8"},
 		{"ops root", "GET", "/", Ops(), 404, "text/plain; charset=utf-8"},
 		{"ops delete", "DELETE", "/ops/", Ops(), 405, "text/plain; charset=utf-8"},
 	} {
@@ -84,8 +86,8 @@ func TestUnchangedFileIsNotSentAgain(t *testing.T) {
 func TestPagesKeepToTheirPolicy(t *testing.T) {
 	inline := regexp.MustCompile(`(?i)<style|<script(>|[^>]*[^>"]>[^<])|\son[a-z]+=|\sstyle=|javascript:`)
 	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function`)
-	for _, s := range []site{newSite("/", "storefront"), newSite("/ops/", "ops")} {
-		for name, f := range s {
+	for _, s := range []http.Handler{Storefront(), Ops()} {
+		for name, f := range s.(site) {
 			if f.contentType == "" {
 				t.Errorf("%s has no content type", name)
 			}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,6 +22,7 @@ const beatEvery = time.Second
 // A Report is what one node says of itself, once a second.
 type Report struct {
 	Node         string                        `json:"node"`
+	AtMS         int64                         `json:"at_ms"` // when, by the node's own clock; set by the cluster
 	Admin        string                        `json:"admin"` // base URL of its admin listener
 	Version      string                        `json:"version"`
 	StartedMS    int64                         `json:"started_ms"`
@@ -38,7 +40,7 @@ type Report struct {
 	TailSilentMS int64                         `json:"tail_silent_ms"`
 	Seq          uint64                        `json:"seq"`
 	Epoch        string                        `json:"epoch"`
-	Lag          map[string]Lag                `json:"lag_ms"`
+	Lag          map[string]Lag                `json:"lag_ms"` // by hop, of the last minute; set by the cluster
 	Counters     map[string]int64              `json:"counters"`
 	Upstream     *Upstream                     `json:"upstream,omitempty"`         // of the leader
 	Reaches      bool                          `json:"reaches_upstream,omitempty"` // which the leader does not; asked only then
@@ -49,19 +51,6 @@ type Report struct {
 type Connections struct {
 	WS  int `json:"ws"`
 	SSE int `json:"sse"`
-}
-
-// A Lag is a distribution of delays in milliseconds, each the upper bound of
-// its bucket.
-type Lag struct {
-	P50 float64 `json:"p50"`
-	P99 float64 `json:"p99"`
-}
-
-// LagOf summarises a histogram.
-func LagOf(h *gateway.Histogram) Lag {
-	ms := func(q float64) float64 { return float64(h.Quantile(q)) / float64(time.Millisecond) }
-	return Lag{P50: ms(0.5), P99: ms(0.99)}
 }
 
 // A Status is a gateway.Health on the wire.
@@ -90,14 +79,19 @@ type Upstream struct {
 
 // stats is the answer of /api/v1/stats.
 type stats struct {
-	Stream   string   `json:"stream"`
-	NowMS    int64    `json:"now_ms"`
-	Status   Status   `json:"status"`
-	Leader   string   `json:"leader"`
-	Upstream Upstream `json:"upstream"`
-	Log      logStats `json:"log"`
-	Nodes    []Report `json:"nodes"`
-	Totals   totals   `json:"totals"`
+	Stream   string      `json:"stream"`
+	NowMS    int64       `json:"now_ms"`
+	Status   Status      `json:"status"`
+	Leader   string      `json:"leader"`
+	Upstream Upstream    `json:"upstream"`
+	Log      logStats    `json:"log"`
+	Nodes    []nodeStats `json:"nodes"`
+	Totals   totals      `json:"totals"`
+}
+
+type nodeStats struct {
+	Report
+	AgeMS int64 `json:"age_ms"` // since the node was last heard of, by the clock of the one that answers
 }
 
 type logStats struct {
@@ -119,13 +113,15 @@ type Cluster struct {
 	node   string
 	local  func() Report
 	out    *slog.Logger
+	lag    recentLag // of Run
 
-	mu   sync.Mutex // guards the fields below
-	body []byte
-	etag string
-	at   time.Time
-	seen map[string][]byte
-	last map[string][]byte // seen, as of when the log last answered
+	mu    sync.Mutex // guards the fields below
+	body  []byte
+	etag  string
+	at    time.Time
+	seen  map[string][]byte
+	heard map[string]time.Time // when the reports in seen last changed
+	last  map[string][]byte    // seen, as of when the log last answered
 }
 
 // NewCluster returns a cluster whose own node is described by local.
@@ -148,7 +144,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 }
 
 func (c *Cluster) beat(ctx context.Context) {
-	report, err := json.Marshal(c.local())
+	r := c.local()
+	r.AtMS, r.Lag = time.Now().UnixMilli(), c.lag.beat(r.Histograms)
+	report, err := json.Marshal(r)
 	if err != nil {
 		c.out.Error("report", "err", err)
 		return
@@ -162,6 +160,7 @@ func (c *Cluster) beat(ctx context.Context) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.hearLocked(all)
 	if c.seen, c.body = all, nil; err == nil {
 		c.last = all
 	}
@@ -179,6 +178,19 @@ func (c *Cluster) OthersReachUpstream() bool {
 		}
 	}
 	return false
+}
+
+// hearLocked notes whose report is a new one. Clocks of different machines
+// differ, so a report's own time does not say how old it is.
+func (c *Cluster) hearLocked(all map[string][]byte) {
+	heard := make(map[string]time.Time, len(all))
+	for name, raw := range all {
+		heard[name] = time.Now()
+		if at, known := c.heard[name]; known && bytes.Equal(raw, c.seen[name]) {
+			heard[name] = at
+		}
+	}
+	c.heard = heard
 }
 
 // serveStats answers with the cluster's numbers, at most a second old.
@@ -211,12 +223,11 @@ func (c *Cluster) answer() (body []byte, etag string) {
 }
 
 func (c *Cluster) sumLocked() stats {
-	s := stats{Stream: c.stream, NowMS: time.Now().UnixMilli(), Nodes: []Report{}}
-	s.Upstream.State, s.Upstream.Reason = string(gateway.Stale), "no_leader"
-	for _, raw := range c.seen {
+	s := stats{Stream: c.stream, NowMS: time.Now().UnixMilli(), Nodes: []nodeStats{}}
+	for name, raw := range c.seen {
 		var r Report
 		if err := json.Unmarshal(raw, &r); err == nil {
-			s.Nodes = append(s.Nodes, r)
+			s.Nodes = append(s.Nodes, nodeStats{r, time.Since(c.heard[name]).Milliseconds()})
 		}
 	}
 	sort.Slice(s.Nodes, func(i, j int) bool { return s.Nodes[i].Node < s.Nodes[j].Node })
@@ -231,9 +242,27 @@ func (c *Cluster) sumLocked() stats {
 		if r.Node == c.node {
 			s.Status = r.Status
 		}
-		if r.Leader && r.Upstream != nil {
-			s.Leader, s.Upstream = r.Node, *r.Upstream
+	}
+	s.Leader, s.Upstream = leader(s.Nodes)
+	return s
+}
+
+// leader returns who leads, and how it does. A leader that was killed stays in
+// the list for a while: of two, the one heard of last is believed.
+func leader(nodes []nodeStats) (name string, up Upstream) {
+	up.Status = Status{State: string(gateway.Stale), Reason: "no_leader"}
+	age := int64(-1)
+	for _, r := range nodes {
+		switch {
+		case r.Leader && r.Upstream != nil:
+			if age < 0 || r.AgeMS < age {
+				name, up, age = r.Node, *r.Upstream, r.AgeMS
+			}
+		case name == "" && r.Status.Reason == "no_leader":
+			if up.SinceMS == 0 || r.Status.SinceMS < up.SinceMS {
+				up.SinceMS = r.Status.SinceMS
+			}
 		}
 	}
-	return s
+	return name, up
 }

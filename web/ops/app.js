@@ -1,22 +1,42 @@
 /**
  * The operations page: asks for the cluster's numbers each second and shows
- * them. Rates are made here, from what the counters did in between.
+ * them, and what is wrong first.
  */
 
-import { Rates } from './rates.js';
-import { Sparkline } from './spark.js';
+import { Chart } from './chart.js';
+import { clock, count, delay, duration, moment, perSecond, words, write } from './format.js';
+import { History } from './history.js';
+import { NodeTable } from './nodes.js';
+import { problemsOf } from './problems.js';
 
 const pollMS = 1_000;
 const timeoutMS = 5_000;
-const hops = ['upstream', 'append', 'hub', 'write'];
+const title = document.title;
 
-const statusPill = element('status');
-const notice = element('notice');
+// What is counted. A name may stand for several counters; one that ends in _ for
+// all that begin so.
+/** @type {[string, string[]][]} */
+const counters = [
+  ['Minted', ['minted']],
+  ['Refused', ['refused_']],
+  ['Replays', ['ring_replays', 'log_replays']],
+  ['Resets', ['resets_told']],
+  ['Slow clients', ['slow']],
+  ['Duplicates', ['duplicates']],
+  ['Quarantined', ['quarantined']],
+];
+
+/** @typedef {import('./problems.js').Problem} Problem */
+
 const numbers = element('numbers');
-const rates = new Rates();
-const appendedSpark = new Sparkline(element('appended-spark'), 'Events in per second');
-const deliveredSpark = new Sparkline(element('delivered-spark'), 'Deliveries per second');
-
+const history = new History();
+const table = new NodeTable(/** @type {HTMLTableElement} */ (element('nodes')));
+/** @type {Map<string, {item: HTMLElement, what: HTMLElement, since: HTMLElement, todo: HTMLElement}>} */
+const shownProblems = new Map();
+/** @type {Map<string, number>} */
+const firstSeen = new Map(); // of problems, by our clock
+/** @type {Chart[]} */
+let charts = [];
 let etag = '';
 let answeredAt = 0; // when the numbers were last confirmed, by our clock
 
@@ -25,7 +45,7 @@ async function poll() {
     const stats = await ask();
     answeredAt = Date.now();
     if (stats) show(stats);
-    showReachable();
+    setText('updated', `updated ${clock(answeredAt)}`);
   } catch (err) {
     showUnreachable(err instanceof Error ? err.message : '');
   }
@@ -39,179 +59,228 @@ async function ask() {
     cache: 'no-store', // so that a 304 reaches us
     signal: AbortSignal.timeout(timeoutMS),
   }).catch(() => {
-    throw new Error('The gateway does not answer.');
+    throw new Error('The gateway does not answer');
   });
   if (res.status === 304) return null;
-  if (!res.ok) throw new Error(`The gateway answered ${res.status}.`);
+  if (!res.ok) throw new Error(`The gateway answered ${res.status}`);
   const stats = await res.json().catch(() => null);
-  if (typeof stats !== 'object' || stats === null) throw new Error('The gateway answered something unreadable.');
+  if (typeof stats !== 'object' || stats === null) throw new Error('The gateway answered something unreadable');
   etag = res.headers.get('ETag') ?? '';
-  return stats;
+  return { ...stats, now_ms: stats.now_ms || Date.now(), nodes: Array.isArray(stats.nodes) ? stats.nodes : [] };
 }
 
-function showReachable() {
-  notice.hidden = true;
-  numbers.removeAttribute('data-old');
-  setText('updated', `updated ${clock(answeredAt)}`);
-}
-
-/** @param {string} problem */
-function showUnreachable(problem) {
-  setPill(statusPill, 'bad', 'Unreachable');
-  const old = answeredAt ? ` The numbers below are from ${clock(answeredAt)}.` : '';
-  const text = `${problem}${old} Trying again each second.`;
-  if (notice.textContent !== text) notice.textContent = text; // read out once
-  notice.hidden = false;
+/** @param {string} what */
+function showUnreachable(what) {
+  const old = answeredAt ? `The numbers below are from ${clock(answeredAt)}. ` : '';
+  showProblems([{
+    id: 'unreachable', tone: 'bad', what, since: 0,
+    todo: `${old}Trying again each second. See whether this node runs, and how this page reaches its admin listener; every other node serves this page too.`,
+  }], Date.now());
+  setPill('bad', 'Unreachable');
   element('loading').hidden = true;
   numbers.toggleAttribute('data-old', answeredAt > 0);
-  etag = ''; // the next answer must draw the status again
+  etag = ''; // the next answer must draw everything again
 }
 
 /** @param {any} stats */
 function show(stats) {
-  const nodes = Array.isArray(stats.nodes) ? stats.nodes : [];
-  const rate = rates.add(stats.now_ms || Date.now(), nodes);
+  history.add(stats);
   element('loading').hidden = true;
   numbers.hidden = false;
+  numbers.removeAttribute('data-old');
+  if (charts.length === 0) {
+    charts = [
+      new Chart(element('appended-chart'), 'Events in', element('appended-readout')),
+      new Chart(element('delivered-chart'), 'Deliveries out', element('delivered-readout')),
+    ];
+  }
   setText('stream', stats.stream ?? '–');
-  showState(statusPill, stats.status);
-  showTraffic(stats, rate);
-  showUpstream(stats.upstream ?? {});
-  element('nodes-empty').hidden = nodes.length > 0;
-  element('nodes').hidden = nodes.length === 0;
-  element('lag-section').hidden = nodes.length === 0;
-  body('nodes').replaceChildren(...nodes.map((/** @type {any} */ node) => nodeRow(node, stats.leader, rate)));
-  body('lag').replaceChildren(...nodes.map(lagRow));
+  const problems = problemsOf(stats, history);
+  showProblems(problems, stats.now_ms);
+  showStatus(stats, problems);
+  showTraffic(stats);
+  showTiles(stats);
+  showLag(stats.nodes);
+  showCounters(stats.nodes);
+  element('nodes-empty').hidden = stats.nodes.length > 0;
+  element('nodes-scroll').hidden = stats.nodes.length === 0;
+  table.show(stats.nodes, stats.leader, stats.now_ms, history.delivered);
 }
 
-/** @param {any} stats @param {import('./rates.js').Rate|null} rate */
-function showTraffic(stats, rate) {
-  const { totals = {}, log = {} } = stats;
+/** @param {any} stats @param {Problem[]} problems */
+function showStatus(stats, problems) {
+  const { state = 'unknown', since_ms: since = 0 } = stats.status ?? {};
+  const tone = { live: 'good', catching_up: 'warn', stale: 'bad' }[state] ?? '';
+  setPill(tone, `${words(state)}${since ? ` since ${moment(since)}` : ''}`);
+  const calm = problems.length === 0 && state === 'live' && stats.nodes.length > 0;
+  element('calm').hidden = !calm;
+  if (!calm) return;
+  const alone = stats.nodes.length === 1;
+  setText('calm-detail', alone ? 'One node runs and leads. A second one would take over from it.' : `${stats.nodes.length} nodes run, one leads, the others would take over.`);
+}
+
+// The list is no live region, for the times in it change; what is new is said
+// by the announcer.
+/** @param {Problem[]} problems @param {number} now */
+function showProblems(problems, now) {
+  const news = problems.filter(({ id }) => !shownProblems.has(id));
+  for (const [id, { item }] of shownProblems) {
+    if (problems.some((problem) => problem.id === id)) continue;
+    item.remove();
+    shownProblems.delete(id);
+    firstSeen.delete(id);
+  }
+  const root = element('problems');
+  for (const [i, problem] of problems.entries()) {
+    const shown = shownProblems.get(problem.id) ?? newProblem(problem.id, now);
+    const since = problem.since || firstSeen.get(problem.id) || now;
+    shown.item.dataset.tone = problem.tone;
+    write(shown.what, problem.what);
+    write(shown.since, `since ${moment(since)} · ${duration(now - since)}`);
+    write(shown.todo, problem.todo);
+    if (root.children[i] !== shown.item) root.insertBefore(shown.item, root.children[i] ?? null);
+  }
+  element('problems-section').hidden = problems.length === 0;
+  if (problems.length > 0) element('calm').hidden = true;
+  document.title = problems.length > 0 ? `(${problems.length}) ${title}` : title;
+  if (news.length > 0) setText('announcer', news.map(({ what, todo }) => `${what}. ${todo}`).join(' '));
+  else if (problems.length === 0 && element('announcer').textContent) setText('announcer', 'The problem is over.');
+}
+
+/** @param {string} id @param {number} now */
+function newProblem(id, now) {
+  const item = make('li', 'problem');
+  const what = make('strong', 'what');
+  const since = make('span', 'since small');
+  const todo = make('p', 'todo');
+  const head = make('p', '');
+  head.append(what, ' ', since);
+  item.append(head, todo);
+  item.dataset.problem = id;
+  const made = { item, what, since, todo };
+  shownProblems.set(id, made);
+  firstSeen.set(id, now);
+  return made;
+}
+
+/** @param {any} stats */
+function showTraffic({ totals = {} }) {
+  const { samples } = history;
+  const times = samples.map(({ at }) => at);
+  charts[0].set(times, samples.map(({ appended }) => appended));
+  charts[1].set(times, samples.map(({ delivered }) => delivered));
+  const { appended, delivered } = samples[samples.length - 1];
+  setText('appended-rate', perSecond(appended ?? undefined));
+  setText('delivered-rate', perSecond(delivered ?? undefined));
+  setText('appended-total', count(totals.appended));
+  setText('delivered-total', count(totals.delivered));
+}
+
+/** @param {any} stats */
+function showTiles({ leader, log = {}, upstream = {}, totals = {}, nodes, now_ms: now }) {
   const { ws = 0, sse = 0 } = totals.connections ?? {};
+  setText('leader', leader || 'none');
+  setText('log-seq', count(log.seq));
+  setText('log-epoch', log.epoch || '–');
+  setText('upstream-state', words(upstream.state || 'unknown'));
+  element('upstream-state').dataset.tone = { live: '', catching_up: 'warn' }[upstream.state] ?? 'bad';
+  const facts = [];
+  if (upstream.reason) facts.push(words(upstream.reason));
+  if (upstream.since_ms) facts.push(`since ${moment(upstream.since_ms)} · ${duration(now - upstream.since_ms)}`);
+  setText('upstream-since', facts.join(', ') || '–');
+  setText('upstream-frames', count(upstream.frames));
+  setText('upstream-reconnects', count(upstream.reconnects));
   setText('connections', count(ws + sse));
   setText('connections-ws', count(ws));
   setText('connections-sse', count(sse));
-  setText('leader', stats.leader || 'none');
-  setText('log-seq', count(log.seq));
-  setText('log-epoch', log.epoch || '–');
-  setText('appended-total', count(totals.appended));
-  setText('delivered-total', count(totals.delivered));
-  setText('appended-rate', perSecond(rate?.appended));
-  setText('delivered-rate', perSecond(rate?.delivered));
-  if (!rate) return;
-  appendedSpark.add(rate.appended);
-  deliveredSpark.add(rate.delivered);
+  setText('nodes-ready', count(nodes.filter((/** @type {any} */ node) => node.ready).length));
+  setText('nodes-all', count(nodes.length));
+  const versions = [...new Set(nodes.map((/** @type {any} */ node) => node.version || '?'))];
+  setText('versions', versions.length > 1 ? `${versions.length} versions: ${versions.join(', ')}` : `Version ${versions[0] ?? '–'}`);
 }
 
-/** @param {any} upstream */
-function showUpstream(upstream) {
-  showState(element('upstream-state'), upstream);
-  const reason = element('upstream-reason');
-  reason.textContent = upstream.reason ?? '';
-  reason.hidden = !upstream.reason;
-  setText('upstream-frames', count(upstream.frames));
-  setText('upstream-reconnects', count(upstream.reconnects));
-  setText('upstream-quarantined', count(upstream.quarantined));
-}
-
-/** @param {HTMLElement} pill @param {{state?: string, reason?: string, since_ms?: number}|undefined} status */
-function showState(pill, status) {
-  const { state = 'unknown', reason = '', since_ms: since = 0 } = status ?? {};
-  const tone = { live: 'good', catching_up: 'warn', stale: 'bad' }[state] ?? '';
-  const suffix = pill === statusPill && reason ? ` — ${reason}` : '';
-  setPill(pill, tone, `${words(state)}${since ? ` since ${moment(since)}` : ''}${suffix}`);
-}
-
-/** @param {any} node @param {string} leader @param {import('./rates.js').Rate|null} rate */
-function nodeRow(node, leader, rate) {
-  const { ws = 0, sse = 0 } = node.connections ?? {};
-  const { delivered = 0, slow = 0, resets = 0 } = node.counters ?? {};
-  const row = make('tr', 'row');
-  const name = nameCell(node);
-  if (node.leader || (leader && node.node === leader)) {
-    const mark = document.createElement('span');
-    mark.className = 'mark';
-    mark.textContent = 'leader';
-    name.append(' ', mark);
+/** @param {any[]} nodes */
+function showLag(nodes) {
+  for (const hop of ['upstream', 'append', 'hub', 'write']) {
+    const [p50, p99] = ['p50', 'p99'].map((q) => Math.max(0, ...nodes.map((node) => node.lag_ms?.[hop]?.[q] ?? 0)));
+    setText(`lag-${hop}`, delay(p50));
+    setText(`lag-${hop}-99`, p99 ? `99 in 100: ${delay(p99)}` : 'nothing lately');
   }
-  const state = cell('State', node.draining ? 'Draining' : node.ready ? 'Ready' : 'Not ready');
-  state.dataset.tone = node.draining ? 'warn' : node.ready ? '' : 'bad';
-  const slowCell = numberCell('Slow', count(slow));
-  slowCell.dataset.tone = slow > 0 ? 'warn' : '';
-  row.append(
-    name,
-    state,
-    numberCell('WebSocket', count(ws)),
-    numberCell('SSE', count(sse)),
-    numberCell('Delivered', count(delivered)),
-    numberCell('Per second', perSecond(rate?.byNode.get(node.node))),
-    slowCell,
-    numberCell('Resets', count(resets)),
-  );
+}
+
+/** @param {any[]} nodes */
+function showCounters(nodes) {
+  /** @type {Map<string, number>} */
+  const totals = new Map();
+  for (const node of nodes) {
+    for (const [name, value] of Object.entries(node.counters ?? {})) totals.set(name, (totals.get(name) ?? 0) + value);
+  }
+  const root = element('counters');
+  for (const [i, [label, names]] of counters.entries()) {
+    const all = [...totals.keys()].filter((name) => names.some((n) => (n.endsWith('_') ? name.startsWith(n) : name === n)));
+    const sum = (/** @type {(name: string) => number} */ of) => all.reduce((total, name) => total + of(name), 0);
+    const [, value, recent] = (root.children[i] ?? newCounter(root, label)).children;
+    const grown = sum((name) => history.growth(name).total);
+    write(value, count(sum((name) => totals.get(name) ?? 0)));
+    write(recent, `+${count(grown)}`);
+    recent.toggleAttribute('data-grown', grown > 0);
+  }
+  showRefusals([...totals].filter(([name, value]) => name.startsWith('refused_') && value > 0).sort((a, b) => b[1] - a[1] || a[0].localeCompare(b[0])));
+}
+
+/** @param {HTMLElement} root @param {string} label */
+function newCounter(root, label) {
+  const item = make('div', '');
+  const name = make('dt', '');
+  name.textContent = label;
+  item.append(name, make('dd', 'value'), make('dd', 'recent small muted'));
+  root.append(item);
+  return item;
+}
+
+/** @param {[string, number][]} refusals */
+function showRefusals(refusals) {
+  element('refusals-empty').hidden = refusals.length > 0;
+  element('refusals').hidden = refusals.length === 0;
+  const body = /** @type {HTMLTableElement} */ (element('refusals')).tBodies[0];
+  while (body.rows.length > refusals.length) body.deleteRow(-1);
+  for (const [i, [name, value]] of refusals.entries()) {
+    const row = body.rows[i] ?? newRefusal(body);
+    const recent = history.growth(name).total;
+    write(row.cells[0], name.slice('refused_'.length).toUpperCase());
+    write(row.cells[1], count(value));
+    write(row.cells[2], recent ? `+${count(recent)}` : '–');
+  }
+}
+
+/** @param {HTMLTableSectionElement} body */
+function newRefusal(body) {
+  const row = body.insertRow();
+  const code = make('th', 'mono');
+  code.setAttribute('scope', 'row');
+  row.append(code);
+  for (let i = 0; i < 2; i++) row.insertCell().dataset.number = '';
   return row;
 }
 
-/** @param {any} node */
-function lagRow(node) {
-  const row = make('tr', 'row');
-  row.append(nameCell(node), ...hops.map((hop) => {
-    const { p50, p99 } = node.lag_ms?.[hop] ?? {};
-    return numberCell(words(hop), p99 ? `${count(p50)} / ${count(p99)} ms` : '–');
-  }));
-  return row;
-}
-
-/** @param {any} node */
-function nameCell(node) {
-  const name = make('th', 'rowheader');
-  name.setAttribute('scope', 'row');
-  const text = document.createElement('span');
-  text.className = 'mono';
-  text.textContent = node.node ?? '?';
-  text.title = node.version ? `version ${node.version}` : '';
-  name.append(text);
-  return name;
-}
-
-/** @param {string} label @param {string} text */
-function cell(label, text) {
-  const made = make('td', 'cell');
-  made.dataset.label = label;
-  made.textContent = text;
-  return made;
-}
-
-/** @param {string} label @param {string} text */
-function numberCell(label, text) {
-  const made = cell(label, text);
-  made.dataset.number = '';
-  return made;
-}
-
-// The roles are spelled out because tables that are laid out as blocks on
-// narrow screens lose them.
-/** @param {string} tag @param {string} role */
-function make(tag, role) {
-  const made = document.createElement(tag);
-  made.setAttribute('role', role);
-  return made;
-}
-
-/** @param {HTMLElement} pill @param {string} tone @param {string} text */
-function setPill(pill, tone, text) {
+/** @param {string} tone @param {string} text */
+function setPill(tone, text) {
+  const pill = element('status');
   pill.dataset.tone = tone;
   pill.removeAttribute('data-busy');
-  if (pill.textContent !== text) pill.textContent = text;
+  write(pill, text);
 }
 
 /** @param {string} id @param {string} text */
 function setText(id, text) {
-  element(id).textContent = text;
+  write(element(id), text);
 }
 
-/** @param {string} id */
-function body(id) {
-  return /** @type {HTMLTableElement} */ (element(id)).tBodies[0];
+/** @param {string} tag @param {string} className */
+function make(tag, className) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  return made;
 }
 
 /** @param {string} id */
@@ -219,35 +288,6 @@ function element(id) {
   const found = document.getElementById(id);
   if (!found) throw new Error(`the page has no #${id}`);
   return found;
-}
-
-/** @param {number|undefined} n */
-function count(n) {
-  return (n ?? 0).toLocaleString('en-US');
-}
-
-/** @param {number|undefined} rate */
-function perSecond(rate) {
-  if (rate === undefined) return '–';
-  return rate.toLocaleString('en-US', { maximumFractionDigits: rate < 10 ? 1 : 0 });
-}
-
-/** @param {number} ms */
-function clock(ms) {
-  return new Date(ms).toLocaleTimeString('en-GB');
-}
-
-/** @param {number} ms @returns {string} the time of day, with the date when it was another day */
-function moment(ms) {
-  const date = new Date(ms);
-  const today = date.toDateString() === new Date().toDateString();
-  return today ? clock(ms) : `${date.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' })}, ${clock(ms)}`;
-}
-
-/** @param {string} text catching_up becomes Catching up */
-function words(text) {
-  const spaced = text.replaceAll('_', ' ');
-  return spaced.charAt(0).toUpperCase() + spaced.slice(1);
 }
 
 poll();

@@ -1,7 +1,8 @@
 // Chromium for the tests, and pages that remember what went wrong in them.
 
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
@@ -19,13 +20,16 @@ export function launch() {
 }
 
 // Opens a page in a context of its own, which is closed after the test. The
-// test fails when the page logged an error or broke its policy; faulty says
-// that failed requests are part of the test.
+// test fails when the page logged an error, broke its policy, or asked another
+// host for anything; faulty says that failed requests are part of the test.
 export async function open(t, browser, url, { faulty = false, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
   const problems = [];
   page.on('pageerror', (err) => problems.push(String(err)));
+  page.on('request', (request) => {
+    if (url && new URL(request.url()).host !== new URL(url).host) problems.push(`request to ${request.url()}`);
+  });
   page.on('dialog', (dialog) => problems.push(`dialog: ${dialog.message()}`));
   page.on('console', (message) => {
     if (!['error', 'warning'].includes(message.type())) return;
@@ -58,6 +62,16 @@ export async function assertFits(page) {
     client: document.documentElement.clientWidth,
   }));
   assert.ok(scroll <= client, `page width = ${scroll}, want at most ${client}`);
+}
+
+const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+// Fails on what axe-core calls serious or critical.
+export async function assertAccessible(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  const serious = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
+  assert.deepEqual(serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(', ')}`), [], 'serious findings of axe-core');
 }
 
 export function waitForState(page, state) {

@@ -7,8 +7,8 @@ import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { extname } from 'node:path';
 
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; " +
-  "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+  "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'";
 const contentTypes = { '.css': 'text/css', '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.svg': 'image/svg+xml' };
 const retryMS = 300;
 const tipMS = 1_000;
@@ -265,7 +265,7 @@ function answer(res, status, body) {
 async function serveFile(res, pathname) {
   const site = pathname.startsWith('/ops/') ? 'ops' : 'storefront';
   const name = pathname.replace(/^\/(ops\/)?/, '') || 'index.html';
-  for (const dir of [site, 'shared']) {
+  for (const dir of [site, 'shared', 'uplot']) {
     const body = await readFile(new URL(`../${dir}/${name}`, import.meta.url)).catch(() => null);
     if (!body) continue;
     res.writeHead(200, { 'Content-Type': contentTypes[extname(name)], 'Content-Security-Policy': policy, 'X-Content-Type-Options': 'nosniff' }).end(body);

@@ -5,7 +5,6 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { launch, open, screenshot, waitForState } from './browser.mjs';
 import { Fake } from './fake.mjs';
-import { clusterStats } from './stats.mjs';
 
 let browser;
 const fakes = []; // stopped last, for a page notices when its stream ends
@@ -146,38 +145,4 @@ test('hostile text stays text', async (t) => {
   fake.control({ type: 'reset', reason: hostile });
   await page.locator('#log tbody tr', { hasText: 'onerror' }).first().waitFor();
   assert.equal(await page.locator('main :is(script, a, img), aside :is(script, a, img)').count(), 0, 'elements made from text');
-
-  fake.stats = { ...clusterStats(1), stream: hostile, leader: hostile, status: { state: hostile, reason: hostile } };
-  fake.stats.nodes[0].node = hostile;
-  fake.stats.nodes[0].version = hostile;
-  const ops = await open(t, browser, fake.opsURL);
-  await ops.locator('#nodes tbody tr', { hasText: 'onerror' }).waitFor();
-  assert.equal(await ops.locator('main :is(script, a, img)').count(), 0, 'elements made from text');
-  await screenshot(ops, 'state-hostile');
-});
-
-test('operations without an answer, without nodes, and after a loss', async (t) => {
-  const fake = await start();
-  const page = await open(t, browser, fake.opsURL, { faulty: true });
-  await page.getByRole('alert').filter({ hasText: 'The gateway answered 503. Trying again each second.' }).waitFor();
-  await screenshot(page, 'state-ops-unreachable');
-  fake.stats = {};
-  await page.getByText('No node has reported.').waitFor();
-  await screenshot(page, 'state-ops-empty');
-  fake.stats = clusterStats(1);
-  fake.stats.status = { state: 'stale', reason: 'redis unreachable', since_ms: Date.now() };
-  await page.getByText('redis unreachable').waitFor();
-  await screenshot(page, 'state-ops-stale');
-  fake.stats = null;
-  await page.getByRole('alert').filter({ hasText: 'The numbers below are from' }).waitFor();
-  await screenshot(page, 'state-ops-lost');
-});
-
-test('operations ask only for changes', async (t) => {
-  const fake = await start();
-  fake.stats = clusterStats(1);
-  const page = await open(t, browser, fake.opsURL);
-  const res = await page.waitForResponse((r) => r.url().endsWith('/stats') && r.status() === 304);
-  assert.ok(res.request().headers()['if-none-match'], 'If-None-Match');
-  assert.equal(await page.locator('#nodes tbody tr').count(), 3, 'nodes after 304');
 });

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { assertFits, launch, open, screenshot, waitForState } from './browser.mjs';
+import { assertAccessible, assertFits, launch, open, screenshot, waitForState } from './browser.mjs';
 import { Fake } from './fake.mjs';
 
 const happyPath = ['pending_payment', 'processing', 'placed', 'shipped', 'delivered'];
@@ -173,12 +173,27 @@ test('the page works by keyboard', async (t) => {
   assert.equal(await page.evaluate(() => document.activeElement.hidden), false, 'focus on a hidden button');
 });
 
+test('axe-core finds nothing serious', async (t) => {
+  for (const colorScheme of ['light', 'dark']) {
+    const page = await open(t, browser, url, { colorScheme });
+    await waitForState(page, 'live');
+    await page.getByText('No orders yet').waitFor();
+    await assertAccessible(page);
+    const card = await placeOrder(page);
+    await act(card, 'payment_confirmed');
+    await waitForStatus(card, 'processing');
+    await assertAccessible(page);
+    await screenshot(page, `storefront-${colorScheme}`);
+  }
+});
+
 for (const colorScheme of ['light', 'dark']) {
   test(`the page fits 320 px in ${colorScheme}`, async (t) => {
     const page = await open(t, browser, url, { viewport: { width: 320, height: 640 }, colorScheme });
     await waitForState(page, 'live');
     await placeOrder(page);
     await assertFits(page);
+    await assertAccessible(page);
     await screenshot(page, `storefront-320-${colorScheme}`);
   });
 }
