@@ -1,14 +1,16 @@
 # make dev     the whole product on this machine, nothing to install
 # make test    installs what it lacks (apt), then runs every check and test
 # make rolling restarts three nodes one by one, under CLIENTS clients, behind nginx
-# make lint fuzz bench build   what they say
+# make bench   measures this build beside a bare server, and Nchan where it is installed
+# make lint fuzz benchmarks build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
 CLIENTS ?= 3000
+RUNS   ?= 3
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup rolling fuzz bench
+.PHONY: dev build test lint setup rolling fuzz bench benchmarks
 
 dev:
 	$(GO) run . dev
@@ -41,5 +43,11 @@ fuzz:
 	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) $$pkg; \
 	  done; done
 
-bench:
+# The table of docs/performance.md: medians of RUNS runs, about 12 minutes each.
+bench: build
+	bin/pepay-gateway bench --self --runs $(RUNS) \
+	  $$(test -e /usr/lib/nginx/modules/ngx_nchan_module.so && echo --nchan) $(BENCHFLAGS)
+
+# For benchstat.
+benchmarks:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
