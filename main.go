@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -76,7 +78,7 @@ Run it for real:                    pepay-gateway serve -c gateway.yaml`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w: %w (%s --help tells more)", errUsage, err, c.CommandPath())
 	})
-	root.AddCommand(devCommand(env), serveCommand(env), devnetCommand(env), tokenCommand(env), configCommand(env), versionCommand(env))
+	root.AddCommand(devCommand(env), serveCommand(env), devnetCommand(env), tokenCommand(env), configCommand(env), benchCommand(env), versionCommand(env))
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -88,6 +90,11 @@ type environment struct {
 	vars           []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+}
+
+// has says whether a variable is set.
+func (e environment) has(name string) bool {
+	return slices.ContainsFunc(e.vars, func(v string) bool { return strings.HasPrefix(v, name+"=") })
 }
 
 // logger writes text for people and JSON for machines.

@@ -20,6 +20,12 @@ type Subscriber struct {
 	queue    chan *Frame // sent to under the hub's lock only; never closed
 	detached chan struct{}
 
+	// Set before CatchUp, or nil. Flush is called when CatchUp is about to wait, so
+	// that what it has written does not. Wake is called when something has come
+	// to Queue or Detached; under the hub's lock, so it must not block.
+	Flush func() error
+	Wake  func()
+
 	// Guarded by the hub's lock while live, the owner's otherwise.
 	live bool
 	pos  Position
@@ -78,6 +84,9 @@ func (s *Subscriber) CatchUp(ctx context.Context, write func(*Frame) error) erro
 		if stuck.IsZero() {
 			stuck = time.Now()
 		}
+		if err := s.flush(); err != nil {
+			return err
+		}
 		n.kick()
 		if time.Since(stuck) > aheadWait {
 			return ErrBusy
@@ -86,6 +95,19 @@ func (s *Subscriber) CatchUp(ctx context.Context, write func(*Frame) error) erro
 			return err
 		}
 	}
+}
+
+func (s *Subscriber) wake() {
+	if s.Wake != nil {
+		s.Wake()
+	}
+}
+
+func (s *Subscriber) flush() error {
+	if s.Flush == nil {
+		return nil
+	}
+	return s.Flush()
 }
 
 // catchUpOnce writes one page, from memory if it is there.
@@ -100,6 +122,9 @@ func (s *Subscriber) catchUpOnce(ctx context.Context, write func(*Frame) error) 
 			s.node.ringReplays.Add(1)
 			return nil
 		}
+	}
+	if err := s.flush(); err != nil {
+		return err
 	}
 	page, err := s.node.read(ctx, ReadFrom{Pos: s.pos}, replayPage)
 	if err != nil {

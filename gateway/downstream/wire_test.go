@@ -84,9 +84,11 @@ func TestEventsCannotForgeTheStream(t *testing.T) {
 	} {
 		r.must(c.raw.SetReadDeadline(time.Now().Add(wait)))
 		raw := ""
-		for !strings.Contains(raw, string(end.Data)+"\n\n") {
+		for !strings.Contains(raw, string(end.Data)) || !strings.HasSuffix(raw, "\n\n") {
 			line, err := c.body.ReadString('\n')
-			r.must(err)
+			if err != nil {
+				t.Fatalf("%s: %v after %q", name, err, raw)
+			}
 			raw += line
 		}
 		var got []string
