@@ -2,11 +2,13 @@
 # make test    installs what it lacks (apt), then runs every check and test
 # make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
 # make screenshots   pictures of the pages, into screenshots/
-# make lint bench build   what they say
+# make bench   measures this build beside a bare server, and Nchan where it is installed
+# make lint benchmarks build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
 CLIENTS ?= 3000
+RUNS   ?= 3
 SECONDS = 600
 SEED    = 1
 ROWS    =
@@ -16,7 +18,7 @@ ROUNDS  = 20
 PROVE   = PEPAY_GATEWAY_PROGRAM=$(CURDIR)/bin/pepay-gateway $(GO) test -count=1 -v ./gateway/e2e
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz bench screenshots
+.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz bench benchmarks screenshots
 
 dev:
 	$(GO) run . dev
@@ -66,7 +68,13 @@ fuzz:
 	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) $$pkg; \
 	  done; done
 
-bench:
+# The table of docs/performance.md: medians of RUNS runs, about 12 minutes each.
+bench: build
+	bin/pepay-gateway bench --self --runs $(RUNS) \
+	  $$(test -e /usr/lib/nginx/modules/ngx_nchan_module.so && echo --nchan) $(BENCHFLAGS)
+
+# For benchstat.
+benchmarks:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 # The two in docs/images are ops-light.png and storefront-light.png.

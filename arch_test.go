@@ -14,11 +14,12 @@ const module = "pepay-gateway"
 // ours says which of our packages each package may import, and thereby which
 // packages there are. main may import them all.
 var ours = map[string][]string{
-	"":                   {"gateway", "gateway/admin", "gateway/devnet", "gateway/downstream", "gateway/upstream", "auth", "configs", "redisbus", "web"},
+	"":                   {"gateway", "gateway/admin", "gateway/bench", "gateway/devnet", "gateway/downstream", "gateway/upstream", "auth", "configs", "redisbus", "web"},
 	"gateway":            {},
 	"gateway/upstream":   {"gateway"},
 	"gateway/downstream": {"gateway", "auth"},
 	"gateway/admin":      {"gateway"},
+	"gateway/bench":      {},
 	"gateway/devnet":     {},
 	"gateway/e2e":        {},
 	"auth":               {},
@@ -40,6 +41,7 @@ var homes = map[string][]string{
 	"github.com/spf13/":             {""},
 	"github.com/tidwall/gjson":      {"gateway/upstream"},
 	"golang.org/x/time":             {"gateway/downstream"},
+	"github.com/HdrHistogram/":      {"gateway/bench"},
 }
 
 type listed struct {

@@ -26,7 +26,7 @@ var goodEnv = []string{
 }
 
 func TestHelpTeaches(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"dev", "--help"}, {"serve", "--help"}, {"token", "mint", "--help"}, {"config", "check", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"dev", "--help"}, {"serve", "--help"}, {"token", "mint", "--help"}, {"config", "check", "--help"}, {"bench", "--help"}} {
 		code, out, _ := command(t, nil, "", args...)
 		if code != 0 || !strings.Contains(out, "Usage:") || len(out) < 200 {
 			t.Errorf("%v: exit %d, %q", args, code, out)
@@ -102,6 +102,11 @@ func TestTokenMintAndCheck(t *testing.T) {
 func TestUnknownFlagsAndCommandsExit2(t *testing.T) {
 	if code, _, errs := command(t, nil, "", "serve", "--prot", "1"); code != exitUsage || !strings.Contains(errs, "--help") {
 		t.Errorf("exit %d: %s", code, errs)
+	}
+	for _, args := range [][]string{{"bench"}, {"bench", "--self", "idel"}, {"bench", "--self", "--connections", "-1"}} {
+		if code, _, errs := command(t, nil, "", args...); code != exitUsage || !strings.Contains(errs, "--help") {
+			t.Errorf("%v: exit %d: %s", args, code, errs)
+		}
 	}
 	if code, _, _ := command(t, nil, "", "swerve"); code == 0 {
 		t.Error("an unknown command exits 0")

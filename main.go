@@ -76,7 +76,7 @@ Run it for real:                    pepay-gateway serve -c gateway.yaml`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w: %w (%s --help tells more)", errUsage, err, c.CommandPath())
 	})
-	root.AddCommand(devCommand(env), serveCommand(env), devnetCommand(env), tokenCommand(env), configCommand(env), versionCommand(env))
+	root.AddCommand(devCommand(env), serveCommand(env), devnetCommand(env), tokenCommand(env), configCommand(env), benchCommand(env), versionCommand(env))
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

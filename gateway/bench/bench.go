@@ -1,0 +1,163 @@
+// Package bench measures a gateway: it plays thousands of browsers and, through
+// a devnet, the upstream; it reads what the server's processes used; and it
+// compares every client's account with what was published. Beside the gateway
+// it measures, in the same run, a bare server that does nothing but write: the
+// floor, which nothing can be below.
+//
+// It knows servers by their sockets and /proc alone, so it can drive a gateway
+// that runs already as well as one that it starts. It needs Linux.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrUnclean says that a client lost events, or got what it should not have:
+// the figures of such a run do not count.
+var ErrUnclean = errors.New("bench: events were lost, repeated, out of order or another's, or connections were cut")
+
+// ErrConfig marks a Config that cannot be run.
+var ErrConfig = errors.New("bench")
+
+// Config says what to measure. Sizes that are 0 are the workload's own.
+type Config struct {
+	Workloads   []string // by name; all of Names but soak when empty
+	Transport   Transport
+	Connections int
+	Events      float64 // per second
+	Seconds     float64 // of each measurement
+	Quick       bool    // small sizes, to see that it works
+	Runs        int     // of everything; the table has medians; default 1
+
+	// Either start everything here, as processes of Program …
+	Self    bool
+	Program string // this program's file
+	Nchan   bool   // beside it, nginx with Nchan and a Redis of its own
+
+	// … or drive a gateway that runs, through its devnet.
+	URL      string
+	Devnet   string
+	Admin    string // base URL; for processor time and memory when PID is 0
+	APIKey   string
+	PID      int
+	RedisPID int
+	Remote   bool // other hosts than this one may be put under load
+
+	Version  string    // of the program, for the report
+	Profiles string    // folder for processor and heap profiles of a gateway started here
+	Progress io.Writer // lines for people, while it runs
+}
+
+func (c *Config) check() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrConfig, fmt.Sprintf(format, args...))
+	}
+	if len(c.Workloads) == 0 {
+		for _, w := range workloads {
+			if !w.long {
+				c.Workloads = append(c.Workloads, w.name)
+			}
+		}
+	}
+	for _, name := range c.Workloads {
+		if !slices.Contains(Names(), name) {
+			return bad("there is no workload %q; there are %s", name, strings.Join(Names(), ", "))
+		}
+	}
+	c.Runs = max(c.Runs, 1)
+	switch {
+	case c.Transport != "" && c.Transport != WS && c.Transport != SSE:
+		return bad("transport %q is neither ws nor sse", c.Transport)
+	case c.Connections < 0 || c.Events < 0 || c.Seconds < 0:
+		return bad("sizes cannot be negative")
+	case c.Self == (c.URL != ""):
+		return bad("either start a gateway with --self or name one with --url")
+	case c.Self:
+		return nil
+	case c.Nchan || c.Profiles != "":
+		return bad("--nchan and --profiles go with --self")
+	case c.Devnet == "" || c.APIKey == "":
+		return bad("--url needs --devnet, the gateway's upstream, and --api-key")
+	case c.PID == 0 && c.Admin == "":
+		return bad("--url needs --pid or --admin, to see what the gateway uses")
+	}
+	for _, u := range []string{c.URL, c.Devnet} {
+		host, err := hostOf(u)
+		if err != nil {
+			return bad("%v", err)
+		}
+		if !onLoopback(host) && !c.Remote {
+			return bad("%s is not this machine; say --remote if it may be put under load", u)
+		}
+	}
+	return nil
+}
+
+// hostOf returns host:port of an http URL.
+func hostOf(raw string) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "http" || u.Host == "" {
+		return "", fmt.Errorf("%q is no http:// URL", raw)
+	}
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "80"), nil
+	}
+	return u.Host, nil
+}
+
+// Run measures, and writes a table and one line of JSON to out. It returns
+// ErrUnclean, after the table, when a run does not count.
+func Run(ctx context.Context, cfg Config, out io.Writer) error {
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "pepay-gateway-bench")
+	if err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // it is in the system's folder for such
+	l := &lab{cfg: cfg, dir: dir, began: time.Now()}
+	report := Report{
+		Time: l.began.UTC().Truncate(time.Second), Version: cfg.Version,
+		CPUs: runtime.NumCPU(), Go: runtime.Version(), Kernel: kernel(), Load: loadAverage(), Quick: cfg.Quick,
+	}
+	for run := range cfg.Runs {
+		for _, w := range workloads {
+			if slices.Contains(cfg.Workloads, w.name) {
+				results, err := l.measure(ctx, w, run)
+				if err != nil {
+					return err
+				}
+				report.Results = append(report.Results, results...)
+			}
+		}
+	}
+	if err := report.write(out); err != nil {
+		return err
+	}
+	if !report.clean() {
+		return ErrUnclean
+	}
+	return nil
+}
+
+// kernel is the system's release, "" when it does not say.
+func kernel() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/osrelease") // elsewhere there is none
+	return strings.TrimSpace(string(b))
+}
+
+func loadAverage() string {
+	b, _ := os.ReadFile("/proc/loadavg") // elsewhere there is none
+	return strings.Join(strings.Fields(string(b))[:min(3, len(strings.Fields(string(b))))], " ")
+}

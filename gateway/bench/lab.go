@@ -1,0 +1,229 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// selfKey is the API key of a gateway that is started here.
+const selfKey = "gwk_bench_local_only_0000000000"
+
+// A lab has what is put under load: it starts it, or knows where it is.
+type lab struct {
+	cfg   Config
+	dir   string
+	began time.Time
+}
+
+// say tells people how far it is.
+func (l *lab) say(format string, args ...any) {
+	if l.cfg.Progress != nil {
+		fmt.Fprintf(l.cfg.Progress, "%6.1fs  %s\n", time.Since(l.began).Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+// targets are what a workload is measured on.
+func (l *lab) targets(w workload) []string {
+	kinds := []string{targetGateway}
+	if w.bare {
+		kinds = []string{targetBare, targetGateway}
+	}
+	if l.cfg.Nchan && w.nchan {
+		kinds = append(kinds, targetNchan)
+	}
+	return kinds
+}
+
+// measure runs w once against each of its targets, over each transport.
+func (l *lab) measure(ctx context.Context, w workload, run int) ([]Result, error) {
+	var results []Result
+	for _, transport := range w.over(l.cfg.Transport) {
+		for _, kind := range l.targets(w) {
+			r, err := l.trial(ctx, w, kind, transport, run)
+			if err != nil {
+				return nil, fmt.Errorf("%s, %s, %s: %w", w.name, transport, kind, err)
+			}
+			results = append(results, r)
+		}
+	}
+	return results, nil
+}
+
+func (l *lab) trial(ctx context.Context, w workload, kind string, transport Transport, run int) (r Result, err error) {
+	sizes := w.sizes(l.cfg)
+	t := &trial{
+		lab: l, sizes: sizes, kind: kind, transport: transport, script: newScript(time.Now()),
+		result: Result{
+			Run: run + 1, Workload: w.name, Target: kind, Transport: transport,
+			Connections: sizes.connections, EventsPerSecond: sizes.rate, Seconds: sizes.d.Seconds(), Values: map[string]float64{},
+		},
+	}
+	l.say("%s over %s on %s: %d connections", w.name, transport, kind, sizes.connections)
+	var stop func()
+	if t.target, stop, err = l.bring(ctx, kind, t.script, w.shared); err != nil {
+		return r, err
+	}
+	defer stop()
+	if t.fleet, err = newFleet(ctx, t.target, t.script, w.keys(sizes)); err != nil {
+		return r, err
+	}
+	defer t.fleet.close()
+	t.publisher = newPublisher(t.fleet, l.say)
+	defer t.publisher.close()
+	if err := w.run(t, ctx); err != nil {
+		return r, err
+	}
+	t.conclude()
+	l.say("%s over %s on %s: %s", w.name, transport, kind, t.result.summary())
+	return t.result, nil
+}
+
+// bring returns a target, and what ends it.
+func (l *lab) bring(ctx context.Context, kind string, s *script, shared bool) (target, func(), error) {
+	var started []*process
+	stop := func() {
+		for i := len(started) - 1; i >= 0; i-- {
+			started[i].stop()
+		}
+	}
+	run := func(name, program string, args, env []string) (*process, error) {
+		p, err := start(l.dir, name, program, args, env)
+		if err == nil {
+			started = append(started, p)
+		}
+		return p, err
+	}
+	var t target
+	var err error
+	switch {
+	case kind == targetBare:
+		t, err = l.bringFloor(ctx, run)
+	case kind == targetNchan:
+		t, err = l.bringNchan(ctx, run)
+	case l.cfg.Self:
+		t, err = l.bringGateway(ctx, run, s, shared)
+	default:
+		t, err = l.running(s, shared)
+	}
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return t, stop, nil
+}
+
+// running is the gateway that the user named.
+func (l *lab) running(s *script, shared bool) (target, error) {
+	streams, err1 := hostOf(l.cfg.URL)
+	devnet, err2 := hostOf(l.cfg.Devnet)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	var server, store meter = metricsURL(l.cfg.Admin + "/metrics"), nil
+	if l.cfg.PID != 0 {
+		server = pids{l.cfg.PID}
+	}
+	if l.cfg.RedisPID != 0 {
+		store = pids{l.cfg.RedisPID}
+	}
+	return newGatewayTarget(streams, devnet, l.cfg.APIKey, s, shared, server, store), nil
+}
+
+type runner func(name, program string, args, env []string) (*process, error)
+
+func (l *lab) bringFloor(ctx context.Context, run runner) (target, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	program, args := l.cfg.Program, []string{"bench", "floor", "--listen", addr}
+	if program == "" {
+		return nil, errors.New("bench: no program to start the floor with")
+	}
+	p, err := run("floor", program, args, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &floorTarget{address: addr, process: pids{p.pid()}}, p.ready(ctx, accepting(addr))
+}
+
+// bringGateway starts a Redis, a devnet and a gateway, each in a process of its
+// own and with no limits on clients: they all come from here.
+func (l *lab) bringGateway(ctx context.Context, run runner, s *script, shared bool) (target, error) {
+	redis, redisAddr, err := l.bringRedis(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	addrs := [3]string{}
+	for i := range addrs {
+		if addrs[i], err = freeAddr(); err != nil {
+			return nil, err
+		}
+	}
+	devnet, public, admin := addrs[0], addrs[1], addrs[2]
+	pepay, err := run("devnet", l.cfg.Program, []string{"devnet", "--listen", devnet}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := pepay.ready(ctx, func() bool { return answers(ctx, "http://"+devnet+"/_devnet/state") }); err != nil {
+		return nil, err
+	}
+	node, err := run("gateway", l.cfg.Program, []string{"serve"}, []string{
+		"GATEWAY_LISTEN=" + public, "GATEWAY_PUBLIC_URL=http://" + public, "GATEWAY_ADMIN_LISTEN=" + admin,
+		"GATEWAY_NODE=bench", "GATEWAY_REDIS_URL=redis://" + redisAddr + "/0",
+		"GATEWAY_UPSTREAM_API_URL=http://" + devnet, "GATEWAY_UPSTREAM_API_KEY=ck_devnet_demo",
+		"GATEWAY_AUTH_API_KEY=" + selfKey, "GATEWAY_AUTH_TOKEN_SECRET=bench-0123456789abcdef0123456789abcdef",
+		"GATEWAY_LIMITS_CONNECTIONS=0", "GATEWAY_LIMITS_CONNECTIONS_PER_IP=0", "GATEWAY_LIMITS_CONNECTIONS_PER_TOKEN=0",
+		"GATEWAY_LIMITS_CONNECTIONS_PER_CUSTOMER=0", "GATEWAY_LIMITS_HANDSHAKES_PER_IP=0",
+		"GATEWAY_DRAIN_DELAY=0s", "GATEWAY_DRAIN_DURATION=0s", fmt.Sprintf("GATEWAY_ADMIN_PPROF=%t", l.cfg.Profiles != ""),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := node.ready(ctx, awaitLive(ctx, admin)); err != nil {
+		return nil, err
+	}
+	t := newGatewayTarget(public, devnet, selfKey, s, shared, pids{node.pid()}, pids{redis.pid()})
+	t.admin = admin
+	return t, nil
+}
+
+func (l *lab) bringRedis(ctx context.Context, run runner) (*process, string, error) {
+	program, err := exec.LookPath("redis-server")
+	if err != nil {
+		return nil, "", fmt.Errorf("bench: %w: a real Redis is part of what is measured; install it (Debian: apt-get install redis-server)", err)
+	}
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, "", err
+	}
+	dir, err := os.MkdirTemp(l.dir, "redis")
+	if err != nil {
+		return nil, "", fmt.Errorf("bench: %w", err)
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	p, err := run("redis-"+filepath.Base(dir), program,
+		[]string{"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no"}, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	return p, addr, p.ready(ctx, accepting(addr))
+}
+
+// accepting says whether somebody listens on addr.
+func accepting(addr string) func() bool {
+	return func() bool {
+		conn, err := net.DialTimeout("tcp4", addr, time.Second)
+		if err != nil {
+			return false
+		}
+		_ = conn.Close() // only a question
+		return true
+	}
+}
