@@ -20,6 +20,10 @@ type Subscriber struct {
 	queue    chan *Frame // sent to under the hub's lock only; never closed
 	detached chan struct{}
 
+	// Flush, if set, is called when CatchUp is about to wait, so that what it has
+	// written does not. It is set before CatchUp.
+	Flush func() error
+
 	// Guarded by the hub's lock while live, the owner's otherwise.
 	live bool
 	pos  Position
@@ -78,6 +82,9 @@ func (s *Subscriber) CatchUp(ctx context.Context, write func(*Frame) error) erro
 		if stuck.IsZero() {
 			stuck = time.Now()
 		}
+		if err := s.flush(); err != nil {
+			return err
+		}
 		n.kick()
 		if time.Since(stuck) > aheadWait {
 			return ErrBusy
@@ -86,6 +93,13 @@ func (s *Subscriber) CatchUp(ctx context.Context, write func(*Frame) error) erro
 			return err
 		}
 	}
+}
+
+func (s *Subscriber) flush() error {
+	if s.Flush == nil {
+		return nil
+	}
+	return s.Flush()
 }
 
 // catchUpOnce writes one page, from memory if it is there.
@@ -100,6 +114,9 @@ func (s *Subscriber) catchUpOnce(ctx context.Context, write func(*Frame) error) 
 			s.node.ringReplays.Add(1)
 			return nil
 		}
+	}
+	if err := s.flush(); err != nil {
+		return err
 	}
 	page, err := s.node.read(ctx, ReadFrom{Pos: s.pos}, replayPage)
 	if err != nil {

@@ -27,6 +27,7 @@ func (l *listSink) control(v any, _ string) error {
 	return nil
 }
 func (l *listSink) ping() error              { return nil }
+func (l *listSink) flush() error             { return nil }
 func (l *listSink) finish(*session, *ending) {}
 func (l *listSink) abort()                   {}
 

@@ -13,7 +13,7 @@ var askAgain = [...]time.Duration{2 * time.Second, 5 * time.Second, 15 * time.Se
 // open brings the stream from hello to live.
 func (s *session) open() error {
 	node := s.server.node
-	s.sub = node.Subscribe(s.scope)
+	s.subscribe()
 	start, away := s.locate()
 	s.health, s.changed = node.Health()
 	if err := s.hello(start, away); err != nil {
@@ -93,8 +93,13 @@ func (s *session) awaitNode() error {
 			return err
 		}
 	}
-	s.sub = s.server.node.Subscribe(s.scope)
+	s.subscribe()
 	return nil
+}
+
+func (s *session) subscribe() {
+	s.sub = s.server.node.Subscribe(s.scope)
+	s.sub.Flush = s.flush
 }
 
 // reset tells the client that continuity cannot be proven, and starts it anew.
@@ -118,6 +123,9 @@ func (s *session) sayReset(reason string) error {
 // reason for one. While the log is out of reach it waits.
 func (s *session) snapshot(reason string) error {
 	for {
+		if err := s.flush(); err != nil {
+			return err
+		}
 		snap, err := s.server.node.Snapshot(s.ctx, s.scope)
 		if err == nil {
 			return s.sendSnapshot(snap, reason)
@@ -149,6 +157,9 @@ func (s *session) sendSnapshot(snap gateway.ScopedSnapshot, reason string) error
 	}
 	s.sub.Seek(snap.Pos)
 	s.renewing = false
+	if err := s.flush(); err != nil {
+		return err
+	}
 	s.askFor(snap)
 	return s.status()
 }

@@ -27,8 +27,9 @@ const (
 )
 
 // A sink writes one stream to one connection. Its methods are for the session's
-// goroutine, but for abort. A write has a deadline, and after the first that
-// failed the connection is of no use.
+// goroutine, but for abort. What is written may wait for flush, so that frames
+// that come together leave together. A write has a deadline, and after the first
+// that failed the connection is of no use.
 type sink interface {
 	// start begins the stream and starts reading what the client sends.
 	start(*session) error
@@ -40,6 +41,8 @@ type sink interface {
 	control(v any, cursor string) error
 	// ping asks for a sign of life, if the transport has such a thing.
 	ping() error
+	// flush sends what waits.
+	flush() error
 	// finish says goodbye, closes, and waits for the reader.
 	finish(*session, *ending)
 	// abort closes at once. Safe for concurrent use.
@@ -170,6 +173,9 @@ func (s *session) wrote(err error) error {
 	return errBroken
 }
 
+// flush sends what waits, before the session waits for anything.
+func (s *session) flush() error { return s.wrote(s.sink.flush()) }
+
 // status tells the client how fresh its events are, when that is news.
 func (s *session) status() error {
 	h := s.health
@@ -223,7 +229,10 @@ func (s *session) catchUp() error {
 // live, and until ends the wait.
 func (s *session) loop(queue <-chan *gateway.Frame, detached <-chan struct{}, until <-chan time.Time) error {
 	for {
-		var err error
+		err := s.flush()
+		if err != nil {
+			return err
+		}
 		s.busy.Store(0)
 		select {
 		case <-s.ctx.Done():
@@ -267,12 +276,28 @@ func (s *session) pause(d time.Duration) error {
 	return s.loop(nil, nil, t.C)
 }
 
+// writeLive writes f and what waits behind it, together.
 func (s *session) writeLive(f *gateway.Frame, queue <-chan *gateway.Frame) error {
-	if err := s.write(f); err != nil {
+	events, oldest := 0, int64(0)
+	for n := 1; ; n++ {
+		if f.HubAt != 0 && f.Event != nil {
+			if events++; events == 1 {
+				oldest = f.Event.Received
+			}
+		}
+		if err := s.write(f); err != nil {
+			return err
+		}
+		if len(queue) == 0 || n == gateway.QueueFrames {
+			break
+		}
+		f = <-queue // only this goroutine receives
+	}
+	if err := s.flush(); err != nil {
 		return err
 	}
-	if f.HubAt != 0 && f.Event != nil {
-		s.server.node.Lag.Write.Observe(time.Since(time.UnixMilli(f.Event.Received)))
+	for range events {
+		s.server.node.Lag.Write.Observe(time.Since(time.UnixMilli(oldest)))
 	}
 	if s.replaying && len(queue) == 0 {
 		s.sub.Tip() // the first found no room
@@ -329,6 +354,9 @@ func (s *session) reattach(queue <-chan *gateway.Frame) error {
 		if err := s.write(<-queue); err != nil {
 			return err
 		}
+	}
+	if err := s.flush(); err != nil {
+		return err
 	}
 	drained := time.Since(began)
 	var reset *gateway.ResetError

@@ -99,24 +99,40 @@ func sseHeader(origin string) []byte {
 type sseSink struct {
 	conn net.Conn
 	done chan struct{} // closed when the reader has ended
+
+	out outbox // for the session's goroutine only
 }
 
 func (e *sseSink) start(s *session) error {
 	go e.readLoop(s)
-	return e.send(appendRetry(sseHeader(s.origin), minRetry+rand.N(maxRetry-minRetry)))
+	return e.add(appendRetry(sseHeader(s.origin), minRetry+rand.N(maxRetry-minRetry)))
 }
 
-func (e *sseSink) send(block []byte) error {
+// Write writes whole blocks.
+func (e *sseSink) Write(blocks []byte) (int, error) {
 	if err := e.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
+		return 0, err
 	}
-	_, err := e.conn.Write(block)
-	return err
+	return e.conn.Write(blocks)
+}
+
+func (e *sseSink) add(block []byte) error {
+	if e.out.add(block) {
+		return e.out.flush(e)
+	}
+	return nil
+}
+
+func (e *sseSink) flush() error {
+	if e.out.empty() {
+		return nil
+	}
+	return e.out.flush(e)
 }
 
 func (e *sseSink) event(f *gateway.Frame, bare bool) error {
 	if bare && f.Cursor != "" {
-		return e.send(appendBlock(nil, "", "", f.Event.Data))
+		return e.add(appendBlock(nil, "", "", f.Event.Data))
 	}
 	return e.encoded(f, encodeSSEEvent)
 }
@@ -128,7 +144,7 @@ func (e *sseSink) encoded(f *gateway.Frame, encode func(*gateway.Frame) any) err
 	if !ok {
 		return errors.New("downstream: frame not encoded")
 	}
-	return e.send(block)
+	return e.add(block)
 }
 
 func encodeSSEEvent(f *gateway.Frame) any {
@@ -138,7 +154,7 @@ func encodeSSEEvent(f *gateway.Frame) any {
 func encodeSSETip(f *gateway.Frame) any { return appendBlock(nil, f.Cursor, "control", encodeTip(f)) }
 
 func (e *sseSink) control(v any, cursor string) error {
-	return e.send(appendBlock(nil, cursor, "control", encodeControl(v)))
+	return e.add(appendBlock(nil, cursor, "control", encodeControl(v)))
 }
 
 // ping does nothing: every write is one.
@@ -146,7 +162,8 @@ func (e *sseSink) ping() error { return nil }
 
 func (e *sseSink) finish(_ *session, end *ending) {
 	if out := encodeSSEEnd(end); out != nil {
-		_ = e.send(out) // closed anyway
+		_ = e.add(out)
+		_ = e.flush() // closed anyway
 	}
 	e.abort()
 	<-e.done

@@ -83,7 +83,7 @@ func (s *Server) acceptWS(wrapper *websocket.Conn) {
 	a := wrapper.Locals(admissionKey).(*admission)
 	conn := wrapper.Conn
 	if a.refusal == nil {
-		w := &wsSink{conn: conn, done: make(chan struct{})}
+		w := &wsSink{conn: conn, raw: conn.NetConn(), done: make(chan struct{})}
 		sess := s.newSession(a, w)
 		if a.refusal = s.streams.add(sess); a.refusal == nil {
 			return
@@ -139,10 +139,17 @@ func writeClose(conn *inner.Conn, code int, reason string) {
 	_ = conn.WriteControl(inner.CloseMessage, inner.FormatCloseMessage(code, reason), time.Now().Add(closeWait))
 }
 
-// A wsSink is the sink of a WebSocket.
+// A wsSink is the sink of a WebSocket. The library reads; frames are written
+// here, so that those that wait together leave together.
 type wsSink struct {
 	conn *inner.Conn
+	raw  net.Conn      // of conn
 	done chan struct{} // closed when the reader has ended
+
+	out outbox // for the session's goroutine only
+
+	mu     sync.Mutex // serialises writes, for the reader answers pings
+	closed bool       // a close frame was sent: nothing may follow it
 
 	// For the reader only.
 	window   time.Time // when the present messageWindow began
@@ -156,45 +163,71 @@ func (w *wsSink) start(s *session) error {
 	return nil
 }
 
-func (w *wsSink) text(data []byte) error {
-	_ = w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // always nil
-	return w.conn.WriteMessage(inner.TextMessage, data)
+// Write writes whole frames. Safe for concurrent use.
+func (w *wsSink) Write(frames []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return 0, net.ErrClosed
+	}
+	return w.writeLocked(frames)
 }
 
-func (w *wsSink) prepared(f *gateway.Frame, encode func(*gateway.Frame) any) error {
-	m, ok := f.Encoded(gateway.WS, encode).(*inner.PreparedMessage)
+func (w *wsSink) writeLocked(frames []byte) (int, error) {
+	if err := w.raw.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return w.raw.Write(frames)
+}
+
+// writeClose sends a close frame, once. A client that does not take it is closed
+// anyway.
+func (w *wsSink) writeClose(code int, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.closed = true
+		_, _ = w.writeLocked(closeFrame(code, reason)) // see above
+	}
+}
+
+func (w *wsSink) add(frame []byte) error {
+	if w.out.add(frame) {
+		return w.out.flush(w)
+	}
+	return nil
+}
+
+func (w *wsSink) flush() error {
+	if w.out.empty() {
+		return nil
+	}
+	return w.out.flush(w)
+}
+
+func (w *wsSink) encoded(f *gateway.Frame, encode func(*gateway.Frame) any) error {
+	frame, ok := f.Encoded(gateway.WS, encode).([]byte)
 	if !ok {
 		return errors.New("downstream: frame not encoded")
 	}
-	_ = w.conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // always nil
-	return w.conn.WritePreparedMessage(m)
+	return w.add(frame)
 }
 
-func (w *wsSink) event(f *gateway.Frame, _ bool) error { return w.prepared(f, encodeWSEvent) }
+func (w *wsSink) event(f *gateway.Frame, _ bool) error { return w.encoded(f, encodeWSEvent) }
 
-func (w *wsSink) tip(f *gateway.Frame) error { return w.prepared(f, encodeWSTip) }
+func (w *wsSink) tip(f *gateway.Frame) error { return w.encoded(f, encodeWSTip) }
 
-func encodeWSEvent(f *gateway.Frame) any { return prepare(f.Event.Data) }
+func encodeWSEvent(f *gateway.Frame) any { return textFrame(f.Event.Data) }
 
-func encodeWSTip(f *gateway.Frame) any { return prepare(encodeTip(f)) }
+func encodeWSTip(f *gateway.Frame) any { return textFrame(encodeTip(f)) }
 
 func encodeTip(f *gateway.Frame) []byte {
 	return encodeControl(cursorControl{controlOf("tip"), cursorText(f.Cursor)})
 }
 
-func prepare(data []byte) any {
-	m, err := inner.NewPreparedMessage(inner.TextMessage, data)
-	if err != nil {
-		return nil // never: it is written to memory
-	}
-	return m
-}
+func (w *wsSink) control(v any, _ string) error { return w.add(textFrame(encodeControl(v))) }
 
-func (w *wsSink) control(v any, _ string) error { return w.text(encodeControl(v)) }
-
-func (w *wsSink) ping() error {
-	return w.conn.WriteControl(inner.PingMessage, nil, time.Now().Add(writeTimeout))
-}
+func (w *wsSink) ping() error { return w.add([]byte{0x80 | inner.PingMessage, 0}) }
 
 func (w *wsSink) finish(s *session, e *ending) {
 	if e.code != 0 {
@@ -215,9 +248,10 @@ func (w *wsSink) sayEnd(s *session, e *ending) {
 	case e.retry > 0 && s.controls:
 		_ = w.control(disconnectOf(e), "") // the close says the rest
 	case e.retry == 0 && e.problem != nil:
-		_ = w.text(e.problem.frame())
+		_ = w.add(textFrame(e.problem.frame()))
 	}
-	writeClose(w.conn, e.code, e.reason)
+	_ = w.flush() // fails with the close, then
+	w.writeClose(e.code, e.reason)
 }
 
 func (w *wsSink) abort() { _ = w.conn.Close() } // nothing is left to lose
@@ -245,9 +279,12 @@ func (w *wsSink) readLoop(s *session) {
 	})
 	w.conn.SetPingHandler(func(data string) error {
 		if w.count(s) {
-			// A client that does not take pongs is found by the writer.
-			_ = w.conn.WriteControl(inner.PongMessage, []byte(data), time.Now().Add(time.Second))
+			_, _ = w.Write(appendFrame(nil, inner.PongMessage, []byte(data))) // the next read or write fails too
 		}
+		return nil
+	})
+	w.conn.SetCloseHandler(func(code int, _ string) error {
+		w.writeClose(code, "")
 		return nil
 	})
 	for {
