@@ -168,6 +168,7 @@ func (h *Hub) offerLocked(s *Subscriber, it *item, before Position) {
 		s.queue <- f // only this lock's holder sends, so there is room
 	}
 	h.delivered.Add(int64(len(frames)))
+	s.wake()
 }
 
 // resetLocked moves to p without continuity: every subscriber is told.
@@ -265,6 +266,7 @@ func (h *Hub) detachLocked(s *Subscriber, p Position, why error) {
 	case s.detached <- struct{}{}:
 	default: // told already, not yet read
 	}
+	s.wake()
 }
 
 // offerTip queues a tip for s, so that it never passes an event still waiting.
@@ -280,6 +282,7 @@ func (h *Hub) offerTip(s *Subscriber) {
 	}
 	select {
 	case s.queue <- h.tip:
+		s.wake()
 	default:
 	}
 }

@@ -20,9 +20,11 @@ type Subscriber struct {
 	queue    chan *Frame // sent to under the hub's lock only; never closed
 	detached chan struct{}
 
-	// Flush, if set, is called when CatchUp is about to wait, so that what it has
-	// written does not. It is set before CatchUp.
+	// Set before CatchUp, or nil. Flush is called when CatchUp is about to wait, so
+	// that what it has written does not. Wake is called when something has come
+	// to Queue or Detached; under the hub's lock, so it must not block.
 	Flush func() error
+	Wake  func()
 
 	// Guarded by the hub's lock while live, the owner's otherwise.
 	live bool
@@ -92,6 +94,12 @@ func (s *Subscriber) CatchUp(ctx context.Context, write func(*Frame) error) erro
 		if err := n.hub.waitFor(ctx, moved, aheadWait/8); err != nil && err != errAhead {
 			return err
 		}
+	}
+}
+
+func (s *Subscriber) wake() {
+	if s.Wake != nil {
+		s.Wake()
 	}
 }
 

@@ -46,7 +46,6 @@ func TestPlaceLostWhileCatchingUp(t *testing.T) {
 			transport: gateway.SSE, ip: netip.IPv6Loopback(), controls: true, query: query{snapshot: &tc.snapshot},
 			grant: grant{scope: gateway.Scope{Customer: "alice"}, sessions: time.Now().Add(time.Hour)},
 		}, to)
-		s.askTimer = time.NewTimer(time.Hour)
 		s.sub = r.node.Subscribe(s.scope)
 		s.sub.Seek(gateway.Position{Epoch: 99, Seq: 5})
 		if err := s.catchUp(); err != nil {

@@ -99,7 +99,7 @@ func (s *session) awaitNode() error {
 
 func (s *session) subscribe() {
 	s.sub = s.server.node.Subscribe(s.scope)
-	s.sub.Flush = s.flush
+	s.sub.Flush, s.sub.Wake = s.flush, s.wake
 }
 
 // reset tells the client that continuity cannot be proven, and starts it anew.
@@ -167,8 +167,7 @@ func (s *session) sendSnapshot(snap gateway.ScopedSnapshot, reason string) error
 // askFor asks for what the snapshot lacks. Until it came the client's cursor
 // does not move: whoever reconnects before that gets the snapshot again.
 func (s *session) askFor(snap gateway.ScopedSnapshot) {
-	s.asks, s.asked = nil, 0
-	s.askTimer.Stop()
+	s.asks, s.asked, s.askAt = nil, 0, time.Time{}
 	if snap.Complete {
 		return
 	}
@@ -188,7 +187,7 @@ func (s *session) ask() {
 	ctx, cancel := context.WithTimeout(s.ctx, logRetry)
 	defer cancel()
 	_ = s.server.node.Ask(ctx, asks) // a hint; it is repeated
-	s.askTimer.Reset(askAgain[min(s.asked, len(askAgain)-1)])
+	s.askAt = time.Now().Add(askAgain[min(s.asked, len(askAgain)-1)])
 	s.asked++
 }
 
@@ -203,7 +202,7 @@ func (s *session) covered(a gateway.Ask) error {
 	if s.incomplete() {
 		return nil
 	}
-	s.askTimer.Stop()
+	s.askAt = time.Time{}
 	s.sub.Tip() // the cursor may move now
 	return s.status()
 }

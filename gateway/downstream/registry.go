@@ -24,7 +24,7 @@ const (
 type registry struct {
 	limits Limits
 	short  atomic.Bool    // of memory
-	wg     sync.WaitGroup // goroutines of streams
+	wg     sync.WaitGroup // streams, and goroutines that tell clients why they get none
 
 	mu         sync.Mutex // guards the fields below
 	draining   bool
@@ -64,7 +64,7 @@ func (r *registry) refusesLocked(ip netip.Addr) *problem {
 	return nil
 }
 
-// add takes a session in and runs it in a goroutine of its own, or says why not.
+// add takes a session in and begins it, or says why not. It ends with remove.
 // Where its token or customer has too many streams the oldest are ended: a
 // half-open phone must not lock its owner out.
 func (r *registry) add(s *session) *problem {
@@ -80,10 +80,8 @@ func (r *registry) add(s *session) *problem {
 	if c := s.scope.Customer; c != "" {
 		r.joinLocked(r.customers, c, s, r.limits.ConnectionsPerCustomer)
 	}
-	r.wg.Go(func() {
-		defer r.remove(s)
-		s.run()
-	})
+	r.wg.Add(1) // until remove
+	go s.run()
 	return nil
 }
 
@@ -97,6 +95,7 @@ func (r *registry) joinLocked(groups map[string][]*session, key string, s *sessi
 }
 
 func (r *registry) remove(s *session) {
+	defer r.wg.Done()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sessions, s)
@@ -132,6 +131,15 @@ func (r *registry) spawn(f func()) bool {
 	}
 	r.wg.Go(f)
 	return true
+}
+
+// wake makes every session look at what has happened to all of them.
+func (r *registry) wake() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.sessions {
+		s.wake()
+	}
 }
 
 // open returns how many streams there are.

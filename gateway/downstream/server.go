@@ -179,6 +179,17 @@ func (s *Server) readable(path string, handler fiber.Handler) {
 // Serve serves ln until ctx ends, then ends the streams that Drain has left,
 // and returns nil. It owns ln. Another error means that accepting failed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	watched := make(chan struct{})
+	_, changed := s.node.Health()
+	go func() {
+		defer close(watched)
+		s.watchHealth(watching, changed)
+	}()
+	defer func() {
+		stop()
+		<-watched
+	}()
 	failed := make(chan error, 1)
 	if s.door.room > 0 && s.door.room < s.cfg.Limits.Connections {
 		s.log.Info("ulimit -n is lower than limits.connections needs", "descriptors", s.cfg.Descriptors, "streams", s.door.room)
@@ -200,6 +211,20 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	_ = ln.Close() // already closed, unless Serve ended before the server began
 	<-failed
 	return nil
+}
+
+// watchHealth wakes all sessions whenever what they tell their clients changes,
+// first when changed is closed.
+func (s *Server) watchHealth(ctx context.Context, changed <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		_, changed = s.node.Health() // before they look, so that no change is missed
+		s.streams.wake()
+	}
 }
 
 // end ends all streams and waits for their goroutines.

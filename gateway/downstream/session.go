@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,6 +65,7 @@ type session struct {
 	ctx      context.Context // its cause is an *ending
 	cancel   context.CancelCauseFunc
 	requests chan request // what the reader lets pass
+	resume   func()       // serves on when something has happened; made once, for go allocates nothing then
 	started  time.Time
 	busy     atomic.Int64 // unix nanoseconds since when it is at one thing; 0 while it waits for the next
 
@@ -80,28 +82,97 @@ type session struct {
 	slow      []time.Time              // when the client fell behind
 	broken    bool                     // a write failed
 	frames    int64
-	beat      *time.Timer
-	expiring  *time.Timer
+	beatAt    time.Time // when the client must hear something; as all of these, zero means never
+	noticeAt  time.Time // when the end of the session is announced
+	askAt     time.Time // when the look-ups are asked for again
 	expiry    *time.Timer
-	askTimer  *time.Timer
+	clock     *time.Timer // rings at clockAt, for the earliest of them
+	clockAt   time.Time
+
+	mu     sync.Mutex    // guards the fields below
+	rung   bool          // something has happened since the session last looked
+	parked bool          // it has no goroutine, and gets one when something happens
+	bell   chan struct{} // where its goroutine waits for that; nil while it does not
 }
 
 func (s *Server) newSession(a *admission, to sink) *session {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return &session{
+	sess := &session{
 		admission: a, server: s, sink: to, ctx: ctx, cancel: cancel,
 		requests: make(chan request, 1), started: time.Now(),
 	}
+	sess.resume = func() { sess.advance((*session).live) }
+	return sess
 }
 
 // end ends the session. The first call counts. Safe for concurrent use.
-func (s *session) end(e *ending) { s.cancel(e) }
+func (s *session) end(e *ending) {
+	s.cancel(e)
+	s.wake()
+}
 
-// run serves the stream until it ends.
+// wake makes the session look at what has happened. It does not block. Safe for
+// concurrent use.
+func (s *session) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rung = true
+	switch {
+	case s.parked:
+		s.parked = false
+		go s.resume()
+	case s.bell != nil:
+		select {
+		case s.bell <- struct{}{}:
+		default: // rung already
+		}
+	}
+}
+
+// errParked says that a session waits without a goroutine: most have nothing to
+// do nearly all the time, and a stack is more than all else they need.
+var errParked = errors.New("downstream: parked")
+
+// park gives the session's goroutine up, which then must not touch it again. It
+// is false when something has happened meanwhile.
+func (s *session) park() bool {
+	s.setClock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.parked = !s.rung; s.parked {
+		s.busy.Store(0)
+	}
+	return s.parked
+}
+
+// setClock makes the clock ring when something is due.
+func (s *session) setClock() {
+	next := s.beatAt
+	for _, at := range []time.Time{s.noticeAt, s.askAt} {
+		if next.IsZero() || !at.IsZero() && at.Before(next) {
+			next = at
+		}
+	}
+	if next != s.clockAt {
+		s.clockAt = next
+		s.clock.Reset(time.Until(next))
+	}
+}
+
+// run begins the stream.
 func (s *session) run() {
 	s.server.counts.streams.Add(1)
-	s.begin()
-	err := s.stream()
+	s.busy.Store(time.Now().UnixNano())
+	s.advance((*session).begin)
+}
+
+// advance serves the stream until it is parked or has ended.
+func (s *session) advance(serve func(*session) error) {
+	err := s.guarded(serve)
+	if err == errParked {
+		return
+	}
+	defer s.server.streams.remove(s)
 	var e *ending
 	if !errors.As(err, &e) {
 		e = errBroken
@@ -131,22 +202,19 @@ func (s *session) goodbye(e *ending) {
 	s.sink.finish(s, e)
 }
 
-// stream serves until something ends it, and returns that.
-func (s *session) stream() (err error) {
-	s.expiry = time.AfterFunc(time.Until(s.sessions), func() { s.end(ended(errSessionEnded)) })
-	s.expiring = time.NewTimer(time.Until(s.sessions) - expiryNotice)
-	s.beat = time.NewTimer(s.nextBeat())
-	s.askTimer = time.NewTimer(0)
-	s.askTimer.Stop()
+// guarded serves until the session is parked or something ends it, and returns
+// that.
+func (s *session) guarded(serve func(*session) error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.server.panicked(v)
 			err = ended(errInternal)
 		}
+		if err == errParked {
+			return
+		}
 		s.expiry.Stop()
-		s.expiring.Stop()
-		s.beat.Stop()
-		s.askTimer.Stop()
+		s.clock.Stop()
 		if s.sub != nil {
 			s.sub.Close()
 		}
@@ -155,13 +223,23 @@ func (s *session) stream() (err error) {
 			err = cause
 		}
 	}()
+	return serve(s)
+}
+
+// begin brings the stream from nothing to live.
+func (s *session) begin() error {
+	s.expiry = time.AfterFunc(time.Until(s.sessions), func() { s.end(ended(errSessionEnded)) })
+	s.noticeAt = s.sessions.Add(-expiryNotice)
+	s.beatAt = time.Now().Add(s.nextBeat())
+	s.clock = time.AfterFunc(time.Until(s.beatAt), s.wake)
+	s.clockAt = s.beatAt
 	if err := s.wrote(s.sink.start(s)); err != nil {
 		return err
 	}
 	if err := s.open(); err != nil {
 		return err
 	}
-	return s.loop(s.sub.Queue(), s.sub.Detached(), nil)
+	return s.live()
 }
 
 // wrote notes what became of a write.
@@ -225,56 +303,121 @@ func (s *session) catchUp() error {
 	}
 }
 
-// loop serves everything that happens to a stream. Without a queue it is not
-// live, and until ends the wait.
-func (s *session) loop(queue <-chan *gateway.Frame, detached <-chan struct{}, until <-chan time.Time) error {
+// live serves a stream that is live. It returns errParked when there is nothing
+// to do.
+func (s *session) live() error {
 	for {
-		err := s.flush()
-		if err != nil {
+		if err := s.serveReady(true); err != nil {
 			return err
 		}
-		s.busy.Store(0)
-		select {
-		case <-s.ctx.Done():
-			return context.Cause(s.ctx)
-		case <-until:
-			return nil
-		case f := <-queue:
-			s.begin()
-			err = s.writeLive(f, queue)
-		case <-detached:
-			s.begin()
-			err = s.reattach(queue)
-		case <-s.changed:
-			s.health, s.changed = s.server.node.Health()
-			if len(detached) == 0 { // else what brought the change voids what the client shows
-				err = s.status()
-			}
-		case <-s.beat.C:
-			s.begin()
-			err = s.heartbeat(queue != nil)
-		case <-s.expiring.C:
-			err = s.sayExpiring()
-		case <-s.askTimer.C:
-			s.ask()
-		case r := <-s.requests:
-			err = s.handle(r, queue != nil)
-		}
-		if err != nil {
-			return err
+		if s.park() {
+			return errParked
 		}
 	}
 }
 
-// begin notes that the stream is at something now.
-func (s *session) begin() { s.busy.Store(time.Now().UnixNano()) }
-
-// pause is the loop of a stream that is not live, for d.
+// pause serves a stream that is not live, for d.
 func (s *session) pause(d time.Duration) error {
-	t := time.NewTimer(d/2 + rand.N(d/2))
-	defer t.Stop()
-	return s.loop(nil, nil, t.C)
+	until := time.NewTimer(d/2 + rand.N(d/2))
+	defer until.Stop()
+	bell := make(chan struct{}, 1)
+	s.hang(bell)
+	defer s.hang(nil)
+	for {
+		if err := s.serveReady(false); err != nil {
+			return err
+		}
+		s.setClock()
+		s.busy.Store(0)
+		select {
+		case <-until.C:
+			return nil
+		case <-bell:
+		}
+	}
 }
+
+// hang makes what happens ring bell.
+func (s *session) hang(bell chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bell = bell
+}
+
+// serveReady serves everything that has happened to the stream, and sends what
+// came of it. What happens meanwhile rings again.
+func (s *session) serveReady(live bool) error {
+	s.mu.Lock()
+	s.rung = false
+	s.mu.Unlock()
+	for more := true; more; {
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
+		if err := s.serveOnce(live); err != nil {
+			return err
+		}
+		more = len(s.requests) > 0 || live && (len(s.sub.Queue()) > 0 || len(s.sub.Detached()) > 0)
+	}
+	return s.flush()
+}
+
+// serveOnce serves at most one thing of each kind, so that a busy stream does
+// not forget the others. Nobody else receives from the channels.
+func (s *session) serveOnce(live bool) error {
+	now := time.Now()
+	s.busy.Store(now.UnixNano())
+	var err error
+	switch {
+	case live && len(s.sub.Detached()) > 0:
+		<-s.sub.Detached()
+		err = s.reattach(s.sub.Queue())
+	case live && len(s.sub.Queue()) > 0:
+		err = s.writeLive(<-s.sub.Queue(), s.sub.Queue())
+	}
+	if err == nil && len(s.requests) > 0 {
+		err = s.handle(<-s.requests, live)
+	}
+	if err == nil {
+		err = s.serveHealth(live)
+	}
+	if err == nil {
+		err = s.serveClock(live, now)
+	}
+	return err
+}
+
+func (s *session) serveHealth(live bool) error {
+	select {
+	case <-s.changed:
+	default:
+		return nil
+	}
+	s.health, s.changed = s.server.node.Health()
+	if live && len(s.sub.Detached()) > 0 {
+		return nil // what brought the change voids what the client shows
+	}
+	return s.status()
+}
+
+func (s *session) serveClock(live bool, now time.Time) error {
+	if due(s.askAt, now) {
+		s.ask()
+	}
+	if due(s.noticeAt, now) {
+		s.noticeAt = time.Time{}
+		if err := s.sayExpiring(); err != nil {
+			return err
+		}
+	}
+	if due(s.beatAt, now) {
+		s.beatAt = now.Add(s.nextBeat())
+		return s.heartbeat(live)
+	}
+	return nil
+}
+
+func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
 // writeLive writes f and what waits behind it, together.
 func (s *session) writeLive(f *gateway.Frame, queue <-chan *gateway.Frame) error {
@@ -418,7 +561,6 @@ func (s *session) nextBeat() time.Duration {
 }
 
 func (s *session) heartbeat(live bool) error {
-	s.beat.Reset(s.nextBeat())
 	if err := s.pingInTime(); err != nil {
 		return err
 	}
@@ -471,7 +613,7 @@ func (s *session) handle(r request, live bool) error {
 	if claims.SessionExpiresAt.After(s.sessions) {
 		s.sessions = claims.SessionExpiresAt
 		s.expiry.Reset(time.Until(s.sessions))
-		s.expiring.Reset(time.Until(s.sessions) - expiryNotice)
+		s.noticeAt = s.sessions.Add(-expiryNotice)
 	}
 	if !s.controls {
 		return nil

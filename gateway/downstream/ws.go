@@ -318,6 +318,7 @@ func (w *wsSink) pass(s *session, kind int, data []byte) {
 	}
 	select {
 	case s.requests <- r:
+		s.wake()
 	case <-s.ctx.Done():
 	}
 }
