@@ -105,6 +105,7 @@ type Server struct {
 	apiKeys auth.APIKeys
 	log     *slog.Logger
 	app     *fiber.App
+	began   time.Time
 	origins map[string]bool
 	limiter *limiter
 	door    *door
@@ -119,6 +120,7 @@ func New(cfg Config, node *gateway.Node, keys *auth.Keyring, apiKeys auth.APIKey
 	cfg.setDefaults()
 	s := &Server{
 		cfg: cfg, node: node, keys: keys, apiKeys: apiKeys, log: log.With("component", "downstream"),
+		began:   time.Now(),
 		origins: make(map[string]bool), limiter: newLimiter(cfg.Limits.HandshakesPerIP),
 		door: newDoor(cfg.Descriptors), streams: newRegistry(cfg.Limits),
 	}

@@ -19,6 +19,8 @@ const (
 	// back when it can keep up.
 	maxSlow    = 3
 	slowWindow = time.Minute
+	// beatTick is short, so that few beats fall on one and delay no event.
+	beatTick = 50 * time.Millisecond
 	// A client that takes longer for what its queue holds is what was too slow.
 	slowDrain = 200 * time.Millisecond
 	// resetsPerSecond spreads the snapshots after a reset of everybody, for at
@@ -230,7 +232,7 @@ func (s *session) guarded(serve func(*session) error) (err error) {
 func (s *session) begin() error {
 	s.expiry = time.AfterFunc(time.Until(s.sessions), func() { s.end(ended(errSessionEnded)) })
 	s.noticeAt = s.sessions.Add(-expiryNotice)
-	s.beatAt = time.Now().Add(s.nextBeat())
+	s.beatAt = s.nextBeat(time.Now())
 	s.clock = time.AfterFunc(time.Until(s.beatAt), s.wake)
 	s.clockAt = s.beatAt
 	if err := s.wrote(s.sink.start(s)); err != nil {
@@ -411,7 +413,7 @@ func (s *session) serveClock(live bool, now time.Time) error {
 		}
 	}
 	if due(s.beatAt, now) {
-		s.beatAt = now.Add(s.nextBeat())
+		s.beatAt = s.nextBeat(now)
 		return s.heartbeat(live)
 	}
 	return nil
@@ -551,13 +553,18 @@ func (s *session) fellBehind() error {
 }
 
 // nextBeat is when the client must hear something next: controls speak of at
-// most Heartbeat, others need a ping before proxies take them for idle.
-func (s *session) nextBeat() time.Duration {
+// most Heartbeat, others need a ping before proxies take them for idle. Beats
+// fall on common ticks, for to wake up costs more than a beat does.
+func (s *session) nextBeat(now time.Time) time.Time {
 	d := s.server.cfg.Heartbeat
 	if !s.controls {
 		d = d * 5 / 3
 	}
-	return d - rand.N(d/5)
+	at := now.Add(d - rand.N(d/5))
+	if tick := at.Add(-at.Sub(s.server.began) % beatTick); tick.After(now) {
+		return tick
+	}
+	return at
 }
 
 func (s *session) heartbeat(live bool) error {
