@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -88,6 +90,11 @@ type environment struct {
 	vars           []string
 	stdin          io.Reader
 	stdout, stderr io.Writer
+}
+
+// has says whether a variable is set.
+func (e environment) has(name string) bool {
+	return slices.ContainsFunc(e.vars, func(v string) bool { return strings.HasPrefix(v, name+"=") })
 }
 
 // logger writes text for people and JSON for machines.
