@@ -51,9 +51,6 @@ func (f *floor) serve(conn net.Conn) {
 		return
 	}
 	defer f.remove(conn, key)
-	if _, err := conn.Write(floorAnswer(t)); err != nil {
-		return
-	}
 	f.add(conn, key, t)
 	var room [64]byte
 	for {
@@ -109,9 +106,12 @@ func floorAnswer(t Transport) []byte {
 	return []byte("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + websocketAccept() + "\r\n\r\n")
 }
 
+// add answers the request, and makes it a stream before anything else is
+// published.
 func (f *floor) add(conn net.Conn, key string, t Transport) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	_, _ = conn.Write(floorAnswer(t)) // the reader finds out too
 	if f.keys[key] == nil {
 		f.keys[key] = map[net.Conn]Transport{}
 	}

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -89,11 +88,11 @@ func (l *lab) bringNchan(ctx context.Context, run runner) (target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.ready(ctx, accepting(addr)); err != nil {
-		return nil, err
-	}
-	workers, err := childrenOf(p.pid())
-	if err != nil {
+	var workers pids
+	if err := p.ready(ctx, func() bool {
+		workers, err = childrenOf(p.pid())
+		return accepting(addr)() && err == nil && len(workers) > 0
+	}); err != nil {
 		return nil, err
 	}
 	return &nchanTarget{address: addr, processes: append(workers, p.pid()), redis: pids{redis.pid()}}, sleep(ctx, nchanSettle)
@@ -112,9 +111,6 @@ func childrenOf(pid int) (pids, error) {
 			return nil, fmt.Errorf("bench: nginx: %w", err)
 		}
 		all = append(all, child)
-	}
-	if len(all) == 0 {
-		return nil, errors.New("bench: nginx has no workers")
 	}
 	return all, nil
 }
