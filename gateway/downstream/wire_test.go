@@ -84,7 +84,7 @@ func TestEventsCannotForgeTheStream(t *testing.T) {
 	} {
 		r.must(c.raw.SetReadDeadline(time.Now().Add(wait)))
 		raw := ""
-		for !strings.Contains(raw, string(end.Data)+"\n\n") {
+		for !strings.Contains(raw, string(end.Data)+"\n") || !strings.HasSuffix(raw, "\n\n") {
 			line, err := c.body.ReadString('\n')
 			r.must(err)
 			raw += line
