@@ -8,6 +8,7 @@ GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
 CLIENTS ?= 3000
+RUNS   ?= 3
 SECONDS = 600
 SEED    = 1
 ROWS    =

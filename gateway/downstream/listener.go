@@ -102,13 +102,17 @@ func passes(err error) bool {
 
 // A clientConn is a client's connection: it leaves through the door once, and a
 // reader can have its bytes counted before any library has made something of
-// them.
+// them. A WebSocket's may be written to by several goroutines.
 type clientConn struct {
 	net.Conn
 	door    *door
 	late    bool // it came when there was no room for a stream
 	left    sync.Once
 	receive func(n int) error // may be nil; set and called by who reads
+
+	framed bool       // whole WebSocket frames are written; set before there are two writers
+	mu     sync.Mutex // guards the field below, and writes of frames
+	closed bool       // a close frame was written: nothing may follow it
 }
 
 // Read implements net.Conn.
@@ -118,6 +122,21 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		err = c.receive(n)
 	}
 	return n, err
+}
+
+// Write implements net.Conn. Whoever sends the first close frame of a WebSocket,
+// the library or a session, it is the last.
+func (c *clientConn) Write(p []byte) (int, error) {
+	if !c.framed {
+		return c.Conn.Write(p)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, net.ErrClosed
+	}
+	c.closed = len(p) > 0 && p[0] == closeOpcode
+	return c.Conn.Write(p)
 }
 
 // Close implements net.Conn.

@@ -139,10 +139,11 @@ var errParked = errors.New("downstream: parked")
 // is false when something has happened meanwhile.
 func (s *session) park() bool {
 	s.setClock()
-	s.busy.Store(0) // nobody is at work, or somebody new will be
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.parked = !s.rung
+	if s.parked = !s.rung; s.parked {
+		s.busy.Store(0)
+	}
 	return s.parked
 }
 
@@ -163,15 +164,12 @@ func (s *session) setClock() {
 // run begins the stream.
 func (s *session) run() {
 	s.server.counts.streams.Add(1)
+	s.busy.Store(time.Now().UnixNano())
 	s.advance((*session).begin)
 }
 
-// atWork notes that the stream is at something new now.
-func (s *session) atWork() { s.busy.Store(time.Now().UnixNano()) }
-
 // advance serves the stream until it is parked or has ended.
 func (s *session) advance(serve func(*session) error) {
-	s.atWork()
 	err := s.guarded(serve)
 	if err == errParked {
 		return
@@ -369,7 +367,8 @@ func (s *session) serveReady(live bool) error {
 // serveOnce serves at most one thing of each kind, so that a busy stream does
 // not forget the others. Nobody else receives from the channels.
 func (s *session) serveOnce(live bool) error {
-	s.atWork()
+	now := time.Now()
+	s.busy.Store(now.UnixNano())
 	var err error
 	switch {
 	case live && len(s.sub.Detached()) > 0:
@@ -385,7 +384,7 @@ func (s *session) serveOnce(live bool) error {
 		err = s.serveHealth(live)
 	}
 	if err == nil {
-		err = s.serveClock(live, time.Now())
+		err = s.serveClock(live, now)
 	}
 	return err
 }

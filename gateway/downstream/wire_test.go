@@ -84,11 +84,9 @@ func TestEventsCannotForgeTheStream(t *testing.T) {
 	} {
 		r.must(c.raw.SetReadDeadline(time.Now().Add(wait)))
 		raw := ""
-		for !strings.Contains(raw, string(end.Data)) || !strings.HasSuffix(raw, "\n\n") {
+		for !strings.Contains(raw, string(end.Data)+"\n") || !strings.HasSuffix(raw, "\n\n") {
 			line, err := c.body.ReadString('\n')
-			if err != nil {
-				t.Fatalf("%s: %v after %q", name, err, raw)
-			}
+			r.must(err)
 			raw += line
 		}
 		var got []string

@@ -148,9 +148,6 @@ type wsSink struct {
 
 	out outbox // for the session's goroutine only
 
-	mu     sync.Mutex // serialises writes, for the reader answers pings
-	closed bool       // a close frame was sent: nothing may follow it
-
 	// For the reader only.
 	window   time.Time // when the present messageWindow began
 	messages int       // in it
@@ -159,37 +156,25 @@ type wsSink struct {
 }
 
 func (w *wsSink) start(s *session) error {
+	if c, ok := accepted(w.raw); ok {
+		c.framed = true
+	}
 	go w.readLoop(s)
 	return nil
 }
 
-// Write writes whole frames. Safe for concurrent use.
+// Write writes whole frames, unless a close frame was sent. Safe for concurrent
+// use.
 func (w *wsSink) Write(frames []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return 0, net.ErrClosed
-	}
-	return w.writeLocked(frames)
-}
-
-func (w *wsSink) writeLocked(frames []byte) (int, error) {
 	if err := w.raw.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
 	return w.raw.Write(frames)
 }
 
-// writeClose sends a close frame, once. A client that does not take it is closed
+// writeClose sends a close frame. A client that does not take it is closed
 // anyway.
-func (w *wsSink) writeClose(code int, reason string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.closed {
-		w.closed = true
-		writeClose(w.conn, code, reason) // see above; the library knows whether it has sent one itself
-	}
-}
+func (w *wsSink) writeClose(code int, reason string) { _, _ = w.Write(closeFrame(code, reason)) }
 
 func (w *wsSink) add(frame []byte) error {
 	if w.out.add(frame) {

@@ -6,6 +6,9 @@ import (
 	inner "github.com/fasthttp/websocket"
 )
 
+// closeOpcode is the first byte of a close frame.
+const closeOpcode = 0x80 | inner.CloseMessage
+
 // appendFrame appends one whole WebSocket message as a server sends it: not
 // fragmented, not masked, not compressed. kind is the library's name of its
 // opcode.
@@ -24,4 +27,11 @@ func appendFrame(dst []byte, kind int, data []byte) []byte {
 
 func textFrame(data []byte) []byte {
 	return appendFrame(make([]byte, 0, len(data)+10), inner.TextMessage, data)
+}
+
+func closeFrame(code int, reason string) []byte {
+	if len(reason) > maxCloseReason {
+		reason = reason[:maxCloseReason]
+	}
+	return appendFrame(nil, inner.CloseMessage, inner.FormatCloseMessage(code, reason))
 }
