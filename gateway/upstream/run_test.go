@@ -82,6 +82,19 @@ func TestRunColdStartLooksBackByTheUpstreamsClock(t *testing.T) {
 	}
 }
 
+// An event may be listed later than one that is newer; the log dedupes the others.
+func TestBackfillLooksBackBeforeTheCursor(t *testing.T) {
+	f := newFake(t)
+	f.add(1, 2, 3)
+	s, k := newSource(t, f), &sink{}
+	s.tune.overlap = 10 * time.Second
+	start(t, s, fakeCursor(3), k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+	if diff := cmp.Diff(ids(1, 2, 3), k.first()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
 func TestRunReconnectsWithSince(t *testing.T) {
 	f := newFake(t)
 	f.add(1)
