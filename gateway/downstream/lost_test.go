@@ -2,6 +2,7 @@ package downstream
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -76,7 +77,7 @@ func TestPlaceLostWhileCatchingUp(t *testing.T) {
 		if err := s.catchUp(); err != nil {
 			t.Errorf("catchUp() with snapshot %v = %v, want nil", tc.snapshot, err)
 		}
-		if len(to.kinds) != len(tc.want) || len(s.sub.Queue()) != 1 {
+		if !slices.Equal(to.kinds, tc.want) || len(s.sub.Queue()) != 1 {
 			t.Errorf("catchUp() with snapshot %v wrote %v and queued %d frames, want %v and a tip", tc.snapshot, to.kinds, len(s.sub.Queue()), tc.want)
 		}
 		if got := r.server.Stats().Resets - resets; got != 1 {
