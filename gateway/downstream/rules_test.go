@@ -102,7 +102,7 @@ func TestLiveIsToldAfterTheSnapshotOfAReset(t *testing.T) {
 		changed := make(chan struct{})
 		close(changed)
 		s.told, s.changed = told, changed
-		if err := s.loop(nil, s.sub.Detached(), nil); err != errClientGone {
+		if err := s.loop(nil, s.sub.Detached(), time.After(wait)); err != errClientGone {
 			t.Fatalf("loop() = %v, want %v once live was told", err, errClientGone)
 		}
 		want := []string{"reset", "snapshot", "live"}

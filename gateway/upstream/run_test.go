@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -132,7 +133,14 @@ func TestRunReconnectsWithSince(t *testing.T) {
 
 func TestRunConfirmsBeforeEachDial(t *testing.T) {
 	f := newFake(t)
-	f.onStream = func(_ int, ws *websocket.Conn, _ string) { hangUp(ws, 1000) }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 3 {
+			cancel()
+		}
+		hangUp(ws, 1000)
+	}
 	lost := errors.New("lease lost")
 	k := &sink{onConfirm: func(n int) error {
 		if n == 3 {
@@ -141,7 +149,7 @@ func TestRunConfirmsBeforeEachDial(t *testing.T) {
 		return nil
 	}}
 	s := newSource(t, f)
-	if err := s.Run(t.Context(), gateway.UpstreamCursor{}, k); !errors.Is(err, lost) {
+	if err := s.Run(ctx, gateway.UpstreamCursor{}, k); !errors.Is(err, lost) {
 		t.Errorf("Run() = %v, want %v", err, lost)
 	}
 	if mints, _, dials := f.seen(); mints != 2 || len(dials) != 2 {
@@ -313,7 +321,9 @@ func TestRunGap(t *testing.T) {
 			s, k := newSource(t, f), &sink{}
 			s.tune.recheck = 100 * time.Millisecond
 			if tt.wantGap {
-				if err := s.Run(t.Context(), fakeCursor(5), k); !errors.Is(err, gateway.ErrGap) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				if err := s.Run(ctx, fakeCursor(5), k); !errors.Is(err, gateway.ErrGap) {
 					t.Errorf("Run() = %v, want %v", err, gateway.ErrGap)
 				}
 				return
