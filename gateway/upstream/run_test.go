@@ -300,6 +300,7 @@ func TestRunGap(t *testing.T) {
 		{"nothing as old", []int{6, 7}, nil, nil, true},
 		{"nothing at all", nil, nil, nil, true},
 		{"replay begins at the cursor", []int{6}, nil, []string{fakeEvent(5), fakeEvent(6)}, false},
+		{"replay begins before the cursor", []int{6}, nil, []string{fakeEvent(4), fakeEvent(6)}, false},
 		{"replay was truncated", []int{6}, nil, []string{`{"object":"ws_control","type":"replay.truncated"}`, fakeEvent(4), fakeEvent(6)}, true},
 		{"truncated, but REST has all", []int{5, 6}, nil, []string{`{"object":"ws_control","type":"replay.truncated"}`}, false},
 		{"400 names since", []int{5}, refuse(400, `{"error":"invalid since"}`), nil, true},
