@@ -1,12 +1,15 @@
 # make dev     the whole product on this machine, nothing to install
 # make test    installs what it lacks (apt), then runs every check and test
+# make mutants removes each rule of the protocol from a copy, and wants a test to notice (NAME=i08: those alone)
 # make lint fuzz bench build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup fuzz bench
+MUTANTS = $(GO) -C tools run ./mutants -root ..
+
+.PHONY: dev build test lint setup fuzz bench mutants
 
 dev:
 	$(GO) run . dev
@@ -17,12 +20,15 @@ build:
 # The race detector is on, the order of tests is shuffled, nothing is skipped.
 test: setup lint
 	$(GO) test -race -shuffle=on -timeout 9m ./...
+	$(GO) -C tools test ./mutants
 
 lint:
 	@unformatted="$$($(TOOL) gofumpt -l $(SOURCES))"; \
 	if [ -n "$$unformatted" ]; then echo "gofumpt -w these:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+	$(GO) -C tools vet ./mutants
+	$(MUTANTS) -check
 
 setup:
 	@tools/setup.sh
@@ -36,3 +42,6 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+mutants:
+	$(MUTANTS) $(if $(NAME),-name $(NAME),-doc docs/mutants.md)
