@@ -28,7 +28,7 @@ lint:
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(GO) -C tools vet ./mutants
-	$(MUTANTS) -check
+	$(MUTANTS) -check -doc docs/mutants.md
 
 setup:
 	@tools/setup.sh
@@ -44,4 +44,4 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 mutants:
-	$(MUTANTS) $(if $(NAME),-name $(NAME),-doc docs/mutants.md)
+	$(MUTANTS) -doc docs/mutants.md $(if $(NAME),-name $(NAME))

@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.SetOutput(out)
 	flags.StringVar(&o.root, "root", ".", "the tree to mutate copies of")
 	flags.StringVar(&o.patches, "patches", "tools/mutants/patches", "where the mutants are, below root")
-	flags.StringVar(&o.doc, "doc", "", "write the table to this file, below root")
+	flags.StringVar(&o.doc, "doc", "", "write what became of them into the table in this file, below root")
 	flags.StringVar(&o.name, "name", "", "run only mutants whose name begins with one of these, with commas between")
 	flags.IntVar(&o.parallel, "parallel", 2, "how many run at a time")
 	flags.DurationVar(&o.timeout, "timeout", time.Minute, "of one mutant's tests")
@@ -57,9 +56,6 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if o.check {
 		return check(ctx, o, mutants)
-	}
-	if o.doc != "" && o.name != "" {
-		return errors.New("-doc needs all mutants: leave -name out")
 	}
 	return prove(ctx, o, mutants, out)
 }
@@ -109,11 +105,13 @@ func prove(ctx context.Context, o options, mutants []*mutant, out io.Writer) err
 		return err
 	}
 	printTable(out, mutants)
+	if o.doc != "" {
+		if err := writeDoc(o, mutants); err != nil {
+			return err
+		}
+	}
 	if failed > 0 {
 		return fmt.Errorf("%d of %d mutants were not caught", failed, len(mutants))
-	}
-	if o.doc != "" {
-		return writeDoc(o, mutants)
 	}
 	return nil
 }

@@ -136,6 +136,22 @@ func TestTableIsThatOfTheMutants(t *testing.T) {
 	if err := run(t.Context(), check, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "b: not in") {
 		t.Errorf("check with a new mutant = %v, want that b is missing", err)
 	}
+	alone := []string{"-root", root, "-name", "b", "-doc", "mutants.md"}
+	if err := run(t.Context(), alone, &bytes.Buffer{}); err != nil {
+		t.Errorf("run of b alone = %v, want nil", err)
+	}
+	if err := run(t.Context(), check, &bytes.Buffer{}); err != nil {
+		t.Errorf("check after b ran alone = %v, want nil: a keeps its row", err)
+	}
+	if err := os.WriteFile(second, []byte(strings.Replace(one, "TestAdd", "TestIdle", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t.Context(), alone, &bytes.Buffer{}); err == nil {
+		t.Error("run of a mutant that survives = nil, want an error")
+	}
+	if err := run(t.Context(), check, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "b: not in") {
+		t.Errorf("check after b survived = %v, want that it has no row", err)
+	}
 	if err := errors.Join(os.Remove(second), os.WriteFile(filepath.Join(root, "tiny.go"), []byte("package tiny\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}

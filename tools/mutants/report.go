@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,23 +45,46 @@ var titles = map[string]string{
 	"log":       "The path of an event, the log and the hub",
 }
 
-// writeDoc writes the table of a run in which all were caught.
-func writeDoc(o options, mutants []*mutant) error {
+// writeDoc writes the table. Mutants that this run left out keep what the table
+// said of them; those that were not caught have no row.
+func writeDoc(o options, ran []*mutant) error {
+	o.name = ""
+	mutants, err := load(o)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(o.root, o.doc)
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	results := map[string]string{} // by mutant: who caught it, and how long that took
+	for _, line := range strings.Split(string(old), "\n") {
+		if cells := strings.Split(line, " | "); len(cells) == 5 {
+			results[cells[2]] = cells[3] + " | " + cells[4]
+		}
+	}
+	for _, m := range ran {
+		results[m.name] = cell(m.caught) + " | " + strings.TrimSuffix(seconds(m.took), " s") + " |"
+		if m.err != nil {
+			delete(results, m.name)
+		}
+	}
 	var b strings.Builder
 	b.WriteString(docHead)
 	for _, source := range sources {
 		fmt.Fprintf(&b, "\n## %s\n\n| Rule | Removed | Mutant | Caught by | s |\n|---|---|---|---|---|\n", titles[source])
 		for _, m := range mutants {
-			if m.source == source {
-				took := strings.TrimSuffix(seconds(m.took), " s")
-				fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", cell(m.rule), cell(m.removes), m.name, cell(m.caught), took)
+			if result, ok := results[m.name]; ok && m.source == source {
+				fmt.Fprintf(&b, "| %s | %s | %s | %s\n", cell(m.rule), cell(m.removes), m.name, result)
 			}
 		}
 	}
-	return os.WriteFile(filepath.Join(o.root, o.doc), []byte(b.String()), 0o644)
+	return os.WriteFile(path, []byte(b.String()), 0o644)
 }
 
-func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
+// cell is text that stays in its cell of a table.
+func cell(s string) string { return strings.ReplaceAll(s, "|", "/") }
 
 // check says which mutants do not apply any more or are not in the table, and
 // which rows of the table have no mutant.

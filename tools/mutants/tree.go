@@ -149,7 +149,7 @@ type result struct {
 
 // test runs the tests of m. What they started ends with them.
 func (t *tree) test(ctx context.Context, m *mutant, timeout time.Duration) (result, error) {
-	args := []string{"test", "-json", "-count=1", "-run", m.run, "-timeout", timeout.String()}
+	args := []string{"test", "-json", "-vet=off", "-count=1", "-run", m.run, "-timeout", timeout.String()}
 	args = append(append(args, m.flags...), m.pkg)
 	ctx, cancel := context.WithTimeout(ctx, timeout+5*time.Minute) // compiling is not in -timeout
 	defer cancel()
