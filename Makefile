@@ -1,6 +1,7 @@
 # make dev     the whole product on this machine, nothing to install
 # make test    installs what it lacks (apt), then runs every check and test
 # make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
+# make mutants removes each rule of the protocol from a copy, and wants a test to notice (NAME=i08: those alone)
 # make screenshots   pictures of the pages, into screenshots/
 # make bench   measures this build beside a bare server, and Nchan where it is installed
 # make lint benchmarks build   what they say
@@ -8,7 +9,6 @@ GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
 FUZZ   ?= 30s
 CLIENTS ?= 3000
-RUNS   ?= 3
 SECONDS = 600
 SEED    = 1
 ROWS    =
@@ -19,7 +19,9 @@ PROVE   = PEPAY_GATEWAY_PROGRAM=$(CURDIR)/bin/pepay-gateway $(GO) test -count=1 
 RUNS   ?= 3
 SOURCES = $(shell git ls-files '*.go')
 
-.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz bench benchmarks screenshots
+MUTANTS = $(GO) -C tools run ./mutants -root ..
+
+.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz mutants bench benchmarks screenshots
 
 dev:
 	$(GO) run . dev
@@ -31,12 +33,15 @@ build:
 # Tests that may run beside others wait more than they work.
 test: setup lint
 	$(GO) test -race -shuffle=on -parallel 8 -timeout 9m ./...
+	$(GO) -C tools test ./mutants
 
 lint:
 	@unformatted="$$($(TOOL) gofumpt -l $(SOURCES))"; \
 	if [ -n "$$unformatted" ]; then echo "gofumpt -w these:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+	$(GO) -C tools vet ./mutants
+	$(MUTANTS) -check -doc docs/mutants.md
 
 setup:
 	@tools/setup.sh
@@ -81,3 +86,6 @@ benchmarks:
 # The two in docs/images are ops-light.png and storefront-light.png.
 screenshots: setup
 	cd web && node screenshots.mjs ../screenshots
+
+mutants:
+	$(MUTANTS) -doc docs/mutants.md $(if $(NAME),-name $(NAME))

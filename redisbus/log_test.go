@@ -463,25 +463,25 @@ func TestTailAnnouncesAppends(t *testing.T) {
 		got := make(chan gateway.Announcement, 64)
 		done := tail(t, b, got)
 		defer done()
-		if a := <-got; !a.Nudge {
+		if a := next(t, got); !a.Nudge {
 			t.Fatalf("first announcement = %+v, want a nudge", a)
 		}
 		term := acquire(t, b, gateway.AcquireRequest{})
 		mustAppend(t, b, term, 0, event(1, orderKeys), event(2, orderKeys))
-		a := <-got
+		a := next(t, got)
 		if a.Epoch != term.Epoch || a.From != 0 || len(a.Entries) != 2 || a.Entries[1].Seq != 2 {
 			t.Errorf("announcement = %+v, want two entries from 0", a)
 		}
 		if err := b.Ask(t.Context(), gateway.Ask{Order: "o1"}); err != nil {
 			t.Fatal(err)
 		}
-		if a := <-got; a.Ask.Order != "o1" {
+		if a := next(t, got); a.Ask.Order != "o1" {
 			t.Errorf("announcement = %+v, want the ask", a)
 		}
 		if err := b.Release(t.Context(), term); err != nil {
 			t.Fatal(err)
 		}
-		if a := <-got; !a.Nudge {
+		if a := next(t, got); !a.Nudge {
 			t.Errorf("announcement = %+v, want a nudge when the lease is free", a)
 		}
 	})
@@ -550,15 +550,26 @@ func TestTailComesBackAfterItsConnectionIsKilled(t *testing.T) {
 	got := make(chan gateway.Announcement, 64)
 	done := tail(t, b, got)
 	defer done()
-	<-got
+	next(t, got)
 	if err := b.client.ClientKillByFilter(t.Context(), "TYPE", "pubsub").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if a := <-got; !a.Nudge {
+	if a := next(t, got); !a.Nudge {
 		t.Errorf("after the kill: %+v, want a nudge", a)
 	}
 	if n := b.Resubscribes(); n == 0 {
 		t.Error("Resubscribes() = 0, want some")
+	}
+}
+
+func next(t *testing.T, got <-chan gateway.Announcement) gateway.Announcement {
+	t.Helper()
+	select {
+	case a := <-got:
+		return a
+	case <-time.After(10 * time.Second):
+		t.Fatal("no announcement")
+		return gateway.Announcement{}
 	}
 }
 

@@ -2,6 +2,7 @@ package downstream
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,20 +10,36 @@ import (
 )
 
 // A listSink keeps what a session writes.
-type listSink struct{ kinds []string }
+type listSink struct {
+	kinds  []string
+	events []string          // ids
+	wrote  func(kind string) // may be nil
+}
 
-func (l *listSink) start(*session) error { return nil }
-func (l *listSink) event(*gateway.Frame, bool) error {
-	l.kinds = append(l.kinds, "event")
+func (l *listSink) note(kind string) error {
+	l.kinds = append(l.kinds, kind)
+	if l.wrote != nil {
+		l.wrote(kind)
+	}
 	return nil
 }
-func (l *listSink) tip(*gateway.Frame) error { return nil }
+
+func (l *listSink) start(*session) error { return nil }
+func (l *listSink) event(f *gateway.Frame, _ bool) error {
+	l.events = append(l.events, f.Event.ID)
+	return l.note("event")
+}
+func (l *listSink) tip(*gateway.Frame) error { return l.note("tip") }
 func (l *listSink) control(v any, _ string) error {
-	switch v.(type) {
+	switch c := v.(type) {
 	case resetControl:
-		l.kinds = append(l.kinds, "reset")
+		return l.note("reset")
 	case snapshotControl:
-		l.kinds = append(l.kinds, "snapshot")
+		return l.note("snapshot")
+	case cursorControl:
+		return l.note(c.Type)
+	case statusControl:
+		return l.note(c.Status)
 	}
 	return nil
 }
@@ -30,6 +47,23 @@ func (l *listSink) ping() error              { return nil }
 func (l *listSink) flush() error             { return nil }
 func (l *listSink) finish(*session, *ending) {}
 func (l *listSink) abort()                   {}
+
+// session returns alice's session, with controls, that writes to to. It stands at
+// the node's position and is not live yet.
+func (r *rig) session(to sink) *session {
+	s := r.server.newSession(&admission{
+		transport: gateway.SSE, ip: netip.IPv6Loopback(), controls: true,
+		grant: grant{scope: gateway.Scope{Customer: "alice"}, sessions: time.Now().Add(time.Hour)},
+	}, to)
+	s.beatAt = time.Now().Add(time.Hour)
+	s.clock = time.AfterFunc(time.Hour, s.wake)
+	s.subscribe()
+	r.Cleanup(func() {
+		s.clock.Stop()
+		s.sub.Close()
+	})
+	return s
+}
 
 // A place that is lost while catching up costs one reset, whether or not a
 // snapshot follows.
@@ -41,19 +75,18 @@ func TestPlaceLostWhileCatchingUp(t *testing.T) {
 		snapshot bool
 		want     []string
 	}{{true, []string{"reset", "snapshot", "event"}}, {false, []string{"reset"}}} {
-		to := &listSink{}
-		s := r.server.newSession(&admission{
-			transport: gateway.SSE, ip: netip.IPv6Loopback(), controls: true, query: query{snapshot: &tc.snapshot},
-			grant: grant{scope: gateway.Scope{Customer: "alice"}, sessions: time.Now().Add(time.Hour)},
-		}, to)
-		s.sub = r.node.Subscribe(s.scope)
+		to, resets := &listSink{}, r.server.Stats().Resets
+		s := r.session(to)
+		s.query.snapshot = &tc.snapshot
 		s.sub.Seek(gateway.Position{Epoch: 99, Seq: 5})
 		if err := s.catchUp(); err != nil {
 			t.Errorf("catchUp() with snapshot %v = %v, want nil", tc.snapshot, err)
 		}
-		if len(to.kinds) != len(tc.want) || len(s.sub.Queue()) != 1 {
+		if !slices.Equal(to.kinds, tc.want) || len(s.sub.Queue()) != 1 {
 			t.Errorf("catchUp() with snapshot %v wrote %v and queued %d frames, want %v and a tip", tc.snapshot, to.kinds, len(s.sub.Queue()), tc.want)
 		}
-		s.sub.Close()
+		if got := r.server.Stats().Resets - resets; got != 1 {
+			t.Errorf("%d resets counted, want 1", got)
+		}
 	}
 }

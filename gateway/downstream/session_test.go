@@ -287,6 +287,10 @@ func TestScopeIDHidesAndTells(t *testing.T) {
 	if got, want := s.scopeID(gateway.Scope{Orders: []string{"b", "a", "b"}}), s.scopeID(gateway.Scope{Orders: []string{"a", "b"}}); got != want {
 		t.Errorf("scopeID of the same orders = %s, want %s", got, want)
 	}
+	other := &Server{cfg: Config{ScopeKey: []byte("another key")}}
+	if id := other.scopeID(gateway.Scope{Customer: "a"}); slices.Contains(seen, id) {
+		t.Errorf("scopeID with another key = %s, want another: whoever has no key must not guess scopes", id)
+	}
 }
 
 func TestLimiterForgetsTheLeastRecent(t *testing.T) {

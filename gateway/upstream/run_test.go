@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -82,6 +83,19 @@ func TestRunColdStartLooksBackByTheUpstreamsClock(t *testing.T) {
 	}
 }
 
+// An event may be listed later than one that is newer; the log dedupes the others.
+func TestBackfillLooksBackBeforeTheCursor(t *testing.T) {
+	f := newFake(t)
+	f.add(1, 2, 3)
+	s, k := newSource(t, f), &sink{}
+	s.tune.overlap = 10 * time.Second
+	start(t, s, fakeCursor(3), k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+	if diff := cmp.Diff(ids(1, 2, 3), k.first()); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
 func TestRunReconnectsWithSince(t *testing.T) {
 	f := newFake(t)
 	f.add(1)
@@ -119,7 +133,14 @@ func TestRunReconnectsWithSince(t *testing.T) {
 
 func TestRunConfirmsBeforeEachDial(t *testing.T) {
 	f := newFake(t)
-	f.onStream = func(_ int, ws *websocket.Conn, _ string) { hangUp(ws, 1000) }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 3 {
+			cancel()
+		}
+		hangUp(ws, 1000)
+	}
 	lost := errors.New("lease lost")
 	k := &sink{onConfirm: func(n int) error {
 		if n == 3 {
@@ -128,7 +149,7 @@ func TestRunConfirmsBeforeEachDial(t *testing.T) {
 		return nil
 	}}
 	s := newSource(t, f)
-	if err := s.Run(t.Context(), gateway.UpstreamCursor{}, k); !errors.Is(err, lost) {
+	if err := s.Run(ctx, gateway.UpstreamCursor{}, k); !errors.Is(err, lost) {
 		t.Errorf("Run() = %v, want %v", err, lost)
 	}
 	if mints, _, dials := f.seen(); mints != 2 || len(dials) != 2 {
@@ -279,6 +300,7 @@ func TestRunGap(t *testing.T) {
 		{"nothing as old", []int{6, 7}, nil, nil, true},
 		{"nothing at all", nil, nil, nil, true},
 		{"replay begins at the cursor", []int{6}, nil, []string{fakeEvent(5), fakeEvent(6)}, false},
+		{"replay begins before the cursor", []int{6}, nil, []string{fakeEvent(4), fakeEvent(6)}, false},
 		{"replay was truncated", []int{6}, nil, []string{`{"object":"ws_control","type":"replay.truncated"}`, fakeEvent(4), fakeEvent(6)}, true},
 		{"truncated, but REST has all", []int{5, 6}, nil, []string{`{"object":"ws_control","type":"replay.truncated"}`}, false},
 		{"400 names since", []int{5}, refuse(400, `{"error":"invalid since"}`), nil, true},
@@ -300,7 +322,9 @@ func TestRunGap(t *testing.T) {
 			s, k := newSource(t, f), &sink{}
 			s.tune.recheck = 100 * time.Millisecond
 			if tt.wantGap {
-				if err := s.Run(t.Context(), fakeCursor(5), k); !errors.Is(err, gateway.ErrGap) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				if err := s.Run(ctx, fakeCursor(5), k); !errors.Is(err, gateway.ErrGap) {
 					t.Errorf("Run() = %v, want %v", err, gateway.ErrGap)
 				}
 				return

@@ -1,0 +1,191 @@
+package redisbus
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"pepay-gateway/gateway"
+)
+
+// Rules of the log that nothing else would notice the absence of.
+
+func TestHoleInTheLogIsNotReadOver(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		mustAppend(t, b, term, 0, event(1, orderKeys), event(2, orderKeys), event(3, orderKeys))
+		if err := b.client.XDel(t.Context(), "{rt:test}:log", "2-0").Err(); err != nil {
+			t.Fatal(err)
+		}
+		p, err := b.Read(t.Context(), gateway.ReadFrom{Pos: gateway.Position{Epoch: term.Epoch}}, 100)
+		if err == nil && p.Status == gateway.PageOK && len(p.Entries) > 1 {
+			t.Errorf("Read over a hole = %v, want no entry behind it", idsOf(p.Entries))
+		}
+		p, err = b.Read(t.Context(), gateway.ReadFrom{Pos: gateway.Position{Epoch: term.Epoch, Seq: 1}}, 100)
+		if err != nil || p.Status != gateway.PageExpired {
+			t.Errorf("Read at a hole = %v, %v; want PageExpired", p.Status, err)
+		}
+	})
+}
+
+func TestFullMemoryRefusesANewHistory(t *testing.T) {
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{})
+	term := acquire(t, b, gateway.AcquireRequest{})
+	mustAppend(t, b, term, 0, event(1, orderKeys))
+	if err := b.client.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	req := gateway.AcquireRequest{Nonce: nonce(), TTL: time.Minute, Previous: term.Fence, NewHistory: true}
+	if _, _, err := b.Acquire(t.Context(), req); err == nil {
+		t.Error("Acquire with full memory = nil, want an error")
+	}
+	if err := b.client.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if p := read(t, b, gateway.ReadFrom{Pos: gateway.Position{Epoch: term.Epoch}}); p.Status != gateway.PageOK || len(p.Entries) != 1 {
+		t.Errorf("after the refusal: %v with %d entries, want the old history whole", p.Status, len(p.Entries))
+	}
+}
+
+// With another key a cursor would not even decode, and every client would be reset.
+func TestCursorKeyOutlivesTerms(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		key := read(t, b, gateway.ReadFrom{Tip: true}).Key
+		if len(key) != gateway.CursorKeyBytes {
+			t.Fatalf("key of %d bytes, want %d", len(key), gateway.CursorKeyBytes)
+		}
+		term = succeed(t, b, term)
+		acquire(t, b, gateway.AcquireRequest{Previous: term.Fence, NewHistory: true})
+		if got := read(t, b, gateway.ReadFrom{Tip: true}).Key; got != key {
+			t.Error("the key changed with the term, want the first one for ever")
+		}
+	})
+}
+
+func TestSnapshotOfALostHistoryIsAnError(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		mustAppend(t, b, term, 0, event(1, orderKeys))
+		if err := b.client.Del(t.Context(), "{rt:test}:state").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := b.Snapshot(t.Context(), []string{"o1"}, ""); !errors.Is(err, gateway.ErrHistoryLost) {
+			t.Errorf("Snapshot = %+v, %v; want %v", s, err, gateway.ErrHistoryLost)
+		}
+	})
+}
+
+func TestForksAreBounded(t *testing.T) {
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{})
+	const terms, kept = 300, 256
+	var all []gateway.Term
+	for i := range terms {
+		var term gateway.Term
+		if i == 0 {
+			term = acquire(t, b, gateway.AcquireRequest{})
+		} else {
+			term = succeed(t, b, all[i-1])
+		}
+		mustAppend(t, b, term, uint64(i), event(i+1, orderKeys))
+		all = append(all, term)
+	}
+	if got, want := b.client.ZCard(t.Context(), "{rt:test}:fork").Val(), int64(kept+1); got != want {
+		t.Errorf("%d members after %d terms, want %d and the mark", got, terms, kept)
+	}
+	last := len(all) - 1
+	for i, want := range map[int]gateway.PageStatus{last - kept - 1: gateway.PageUnknown, last - kept: gateway.PageOK} {
+		if p := read(t, b, gateway.ReadFrom{Pos: gateway.Position{Epoch: all[i].Epoch, Seq: uint64(i) + 1}}); p.Status != want {
+			t.Errorf("position of %d terms ago: status %v, want %v", last-i, p.Status, want)
+		}
+	}
+}
+
+func TestRecordOfAnotherSchemaIsGarbage(t *testing.T) {
+	for name, blob := range map[string]string{
+		"event": packEvent(event(1, orderKeys)), "join": packJoin(&gateway.Join{Order: "o1", Customer: "c1"}),
+	} {
+		if _, _, err := unpack(blob, ""); err != nil {
+			t.Errorf("%s of schema %d: %v, want nil", name, schema, err)
+		}
+		for _, version := range []byte{0, schema + 1, 255} {
+			if ev, j, err := unpack(string([]byte{version})+blob[1:], ""); !errors.Is(err, errGarbage) {
+				t.Errorf("%s of schema %d = %+v, %+v, %v; want %v", name, version, ev, j, err, errGarbage)
+			}
+		}
+	}
+}
+
+func TestSeenIsBounded(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		const most = 10
+		appendOne := func(n int) (added int64) {
+			t.Helper()
+			ev := event(n, orderKeys)
+			args := []any{term.Fence, 0, packCursor(cursorOf(ev)), 1000, most, 1000, stateMaxAge.Milliseconds(), "PUBLISH", b.channel}
+			r, err := b.run(t.Context(), scriptAppend, appendRecord(args, &records(ev)[0])...)
+			if err != nil || text(r, 0) != "OK" {
+				t.Fatalf("append %d: %v, %v", n, r, err)
+			}
+			return number(r, 2)
+		}
+		for n := range 3 * most {
+			appendOne(n + 1)
+		}
+		if got, want := b.client.ZCard(t.Context(), "{rt:test}:seen").Val(), int64(most+1); got != want {
+			t.Errorf("%d members, want %d and the mark", got, want)
+		}
+		if got := appendOne(2*most + 1); got != 0 {
+			t.Errorf("the oldest id that is remembered was added %d times, want it deduped", got)
+		}
+	})
+}
+
+func TestStateWithoutNewsIsForgotten(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		for i, order := range []string{"old", "older"} {
+			mustAppend(t, b, term, uint64(i), event(i+1, gateway.Keys{Order: order, Customer: "c1"}))
+		}
+		for order, age := range map[string]time.Duration{"old": stateMaxAge - time.Hour, "older": stateMaxAge + time.Hour} {
+			at := redis.Z{Score: float64(time.Now().Add(-age).UnixMilli()), Member: "o" + order}
+			if err := b.client.ZAdd(t.Context(), "{rt:test}:state_at", at).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustAppend(t, b, term, 2, event(3, gateway.Keys{Order: "new", Customer: "c1"}))
+		s, err := b.Snapshot(t.Context(), nil, "c1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, ev := range s.States {
+			got = append(got, ev.Keys.Order)
+		}
+		if want := "[old new]"; fmt.Sprint(got) != want {
+			t.Errorf("orders with state = %v, want %s", got, want)
+		}
+	})
+}
+
+func TestSnapshotCoversTheNewestOrders(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		const orders = gateway.MaxSnapshotOrders + 20
+		for i := range orders {
+			mustAppend(t, b, term, uint64(i), event(i+1, gateway.Keys{Order: fmt.Sprint("o", i), Customer: "c1"}))
+		}
+		mustAppend(t, b, term, orders, event(orders+1, gateway.Keys{Order: "o0", Customer: "c1"})) // new again
+		s, err := b.Snapshot(t.Context(), nil, "c1")
+		if err != nil || !s.Truncated || len(s.States) != gateway.MaxSnapshotOrders {
+			t.Fatalf("snapshot of %d states, truncated %v, %v; want %d of %d orders", len(s.States), s.Truncated, err, gateway.MaxSnapshotOrders, orders)
+		}
+		if first, last := s.States[0].Keys.Order, s.States[len(s.States)-1].Keys.Order; first != "o21" || last != "o0" {
+			t.Errorf("orders from %s to %s, want from o21 to o0", first, last)
+		}
+	})
+}
