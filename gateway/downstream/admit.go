@@ -25,8 +25,9 @@ type admission struct {
 
 	grant
 	query
-	controls  bool // the client wants to be told how the stream is doing
-	resumable bool // since is set, and unusable is no error but a reset
+	from      *gateway.Position // where this node was when it was asked; nil when it had no place yet
+	controls  bool              // the client wants to be told how the stream is doing
+	resumable bool              // since is set, and unusable is no error but a reset
 }
 
 // admitStream reads a stream's request. A refusal that the client must be told
@@ -88,6 +89,10 @@ func (s *Server) readStream(c *fiber.Ctx, a *admission, offered []string, now ti
 		}
 	}
 	a.controls = a.transport == gateway.SSE || a.offered || a.control
+	if s.node.Ready() == nil {
+		p := s.node.Position()
+		a.from = &p
+	}
 	return nil
 }
 

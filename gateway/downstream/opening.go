@@ -97,9 +97,15 @@ func (s *session) awaitNode() error {
 	return nil
 }
 
+// subscribe places the stream where the node was when it was asked for it: what
+// happens from the handshake on belongs to a stream without a cursor, however
+// long it takes to begin.
 func (s *session) subscribe() {
 	s.sub = s.server.node.Subscribe(s.scope)
 	s.sub.Flush, s.sub.Wake = s.flush, s.wake
+	if s.from != nil {
+		s.sub.Seek(*s.from)
+	}
 }
 
 // reset tells the client that continuity cannot be proven, and starts it anew.

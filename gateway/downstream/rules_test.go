@@ -116,6 +116,28 @@ func TestLiveIsToldAfterTheSnapshotOfAReset(t *testing.T) {
 	}
 }
 
+// Between the handshake and the stream's place in the hub time passes. What
+// happens then belongs to it: a client without a snapshot would never know.
+func TestStreamBeginsWhereItWasAskedFor(t *testing.T) {
+	r := newRig(t, nil)
+	r.cover("alice")
+	to := &listSink{}
+	s := r.session(to)
+	from, none := r.node.Position(), false
+	s.from, s.query.snapshot = &from, &none
+	ev := r.publish("order_1", "alice")
+	r.until("the node has the event", func() bool { return r.node.Position() != from })
+	if err := s.open(); err != nil {
+		t.Fatal(err)
+	}
+	for len(s.sub.Queue()) > 0 {
+		r.must(s.write(<-s.sub.Queue()))
+	}
+	if !slices.Equal(to.events, []string{ev.ID}) {
+		t.Errorf("events %v, want %s", to.events, ev.ID)
+	}
+}
+
 // A tip that passed an event would let a client resume behind what it never got.
 func TestTipWaitsBehindTheEvents(t *testing.T) {
 	r := newRig(t, nil)
