@@ -30,9 +30,10 @@ const (
 type fault struct {
 	row, name string
 	strikes   string
-	resets    int  // that one shopper may be told because of it, at most
-	shuffles  bool // events may reach the log in another order than the upstream's
-	slow      bool // takes long, and has no place in a short run
+	resets    int           // that one shopper may be told because of it, at most
+	late      time.Duration // how old events are, at most, that may come late because of it
+	shuffles  bool          // events may reach the log in another order than the upstream's
+	slow      bool          // takes long, and has no place in a short run
 	inject    func(context.Context, *site, *rand.Rand) error
 }
 
@@ -137,7 +138,7 @@ var upstreamFaults = []fault{
 		return errors.Join(err, s.devnet("faults", map[string]any{"duplicate": 0}))
 	}},
 	{row: "U11", name: "out of order", strikes: strikesUpstream, shuffles: true, inject: switches(map[string]any{"shuffle": 20}, nil, 4*time.Second)},
-	{row: "U12", name: "cursor too old", strikes: strikesUpstream, resets: 1, shuffles: true, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
+	{row: "U12", name: "cursor too old", strikes: strikesUpstream, resets: 1, shuffles: true, late: siteBackfill, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
 		for _, n := range s.nodes {
 			n.upstream.cut()
 		}

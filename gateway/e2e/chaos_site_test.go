@@ -21,7 +21,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-const siteNodes = 3
+const (
+	siteNodes = 3
+	// siteBackfill is how far back a new log reads.
+	siteBackfill = 5 * time.Minute
+)
 
 // A site is everything that a fault may touch: three nodes, Redis and a devnet,
 // each a process of its own, with a proxy on every path between them.
@@ -107,7 +111,7 @@ func (n *siteNode) start() {
 		"GATEWAY_LISTEN=" + n.listen, "GATEWAY_ADMIN_LISTEN=" + n.admin, "GATEWAY_PUBLIC_URL=http://" + n.front.addr(),
 		"GATEWAY_NODE=" + n.name, "GATEWAY_REDIS_URL=" + redisURL,
 		"GATEWAY_UPSTREAM_API_URL=http://" + n.upstream.addr(), "GATEWAY_UPSTREAM_API_KEY=ck_devnet_demo",
-		"GATEWAY_UPSTREAM_BACKFILL=5m", "GATEWAY_ADMIN_PPROF=true",
+		"GATEWAY_UPSTREAM_BACKFILL=" + siteBackfill.String(), "GATEWAY_ADMIN_PPROF=true",
 		"GATEWAY_AUTH_API_KEY=" + testKey, "GATEWAY_AUTH_TOKEN_SECRET=" + testSecret,
 		"GATEWAY_LEADER_LEASE=2s", "GATEWAY_STALE_LIMIT=8s", "GATEWAY_LOG_RETENTION_EVENTS=20000",
 		"GATEWAY_DRAIN_DELAY=200ms", "GATEWAY_DRAIN_DURATION=2s", "GATEWAY_LOG_LEVEL=warn",

@@ -32,6 +32,8 @@ const (
 	// A page that is told live may lack an event for this long: a half-open
 	// connection upstream is noticed by its missing pongs after 25 s.
 	hiddenWithin = 35 * time.Second
+	// lastSweep is when a node last looks for what it missed, after it connected.
+	lastSweep = 35 * time.Second
 	// What a process may hold more than at its start.
 	moreGoroutines, moreDescriptors, moreHeapBytes = 24, 24, 64 << 20
 	// GOMEMLIMIT of the nodes, and what may be resident.
@@ -58,7 +60,6 @@ type chaos struct {
 
 	mu     sync.Mutex // guards the fields below
 	tally  tally
-	told   int           // resets of shoppers that have left
 	next   int           // number of the next shopper
 	ending bool          // nobody new comes
 	hidden time.Duration // since the last fault
@@ -199,7 +200,12 @@ func (c *chaos) strike(ctx context.Context, several ...fault) {
 	struck := time.Since(began)
 	healed := c.settle(ctx, name)
 	if shuffles {
-		c.truth.shuffled(began, time.Now())
+		c.truth.shuffled(began.Add(-time.Second), time.Now().Add(time.Second))
+	}
+	for _, f := range several {
+		if f.late > 0 {
+			c.truth.shuffled(time.Now().Add(-f.late), time.Now().Add(lastSweep))
+		}
 	}
 	told, most := c.newResets(before)
 	c.mu.Lock()
@@ -350,12 +356,11 @@ func (c *chaos) live(ctx context.Context, sh *shopper) {
 	var page sync.WaitGroup
 	defer page.Wait()
 	defer leave()
-	orders := 1 + sh.rand.IntN(3)
+	orders, life := 1+sh.rand.IntN(3), rand.New(rand.NewPCG(sh.rand.Uint64(), 2)) // sh.rand is the page's from here on
 	open := func() { page.Go(func() { sh.run(ctx) }) }
 	if !sh.byOrders {
 		open()
 	}
-	life := rand.New(rand.NewPCG(sh.rand.Uint64(), 2))
 	var ids []string
 	for range orders {
 		if id := c.order(ctx, sh.customer); id != "" {

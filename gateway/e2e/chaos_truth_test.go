@@ -211,7 +211,7 @@ func (tr *truth) all() []*fact {
 func (tr *truth) shuffled(from, to time.Time) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	tr.unstable = append(tr.unstable, window{from.Add(-time.Second), to.Add(time.Second)})
+	tr.unstable = append(tr.unstable, window{from, to})
 }
 
 func (tr *truth) stableAt(at time.Time) bool {

@@ -15,10 +15,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// topologySeconds is how long a topology is struck; TestSentinelFailover and
+// topologyTime is how long a topology is struck; TestSentinelFailover and
 // TestClusterSlotMoves hold what TestChaos holds.
 const (
-	topologySeconds  = 12 * time.Second
+	topologyTime     = 12 * time.Second
 	topologyShoppers = 40
 )
 
@@ -133,7 +133,7 @@ func TestSentinelFailover(t *testing.T) {
 		inject: func(ctx context.Context, s *site, _ *rand.Rand) error { return red.killPrimary(ctx, s.t) },
 	}
 	s := startSiteOn(t, &console{t: t}, red.servers[0], red.url())
-	newChaos(s, []fault{killed}, randOf(1)).run(topologySeconds, topologyShoppers)
+	newChaos(s, []fault{killed}, randOf(1)).run(topologyTime, topologyShoppers)
 }
 
 // A cluster is three primaries without replicas.
@@ -257,7 +257,7 @@ func TestClusterSlotMoves(t *testing.T) {
 	}
 	s := startSiteOn(t, &console{t: t}, red.servers[0], red.url())
 	c := newChaos(s, []fault{moved}, randOf(1))
-	c.run(topologySeconds, topologyShoppers)
+	c.run(topologyTime, topologyShoppers)
 	from, _, err := red.owner(t.Context())
 	if err != nil {
 		t.Fatal(err)
