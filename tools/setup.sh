@@ -32,6 +32,6 @@ if [ -n "$missing" ]; then
 	done
 fi
 
-if [ ! -d web/node_modules/playwright-core ]; then
+if [ web/package-lock.json -nt web/node_modules/.package-lock.json ]; then
 	(cd web && npm ci --no-audit --no-fund --silent)
 fi
