@@ -142,8 +142,7 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
       drop(current);
       current = attempt;
       rung = (ladder as Transport[]).indexOf(attempt.kind);
-    }
-    climbLater();
+    } else climbLater();
   }
 
   function climbLater() {
@@ -221,13 +220,14 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
     stop,
     wake() {
       if (!running) return;
-      failures = climbAt = 0;
+      failures = 0;
       if (!current) return wait(0);
       const { wire, up, heard, kind } = current;
       const now = Date.now();
       if (!up || now - heard < recentMS) return;
       if (wire!.send?.({ type: 'ping' })) current.heard = Math.min(heard, now - patience() + pingMS);
       else void dial(kind, true); // nothing can be asked of it: a new connection is the check
+      climbAt = 0;
     },
     offline: () => running && owner.say('offline'),
     tick() {

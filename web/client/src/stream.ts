@@ -88,13 +88,14 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
   }
 
   function frame(frame: Frame) {
-    const hello = frame.object === 'ws_control' && frame.type === 'hello' && frame.scope_id;
+    const hello = frame.object === 'ws_control' && frame.type === 'hello' && (frame.scope_id as string);
     if (hello && scope && hello !== scope) return becomeAnother();
+    scope ||= hello || '';
     take(frame);
     tabs?.repeat(frame);
-    if (!hello || over()) return;
-    scope = hello;
-    if (!tabs && share !== false && canShare()) joinOthers();
+    // Not before what was missed has come: a tab that follows hears of new things only.
+    const complete = frame.object === 'ws_control' && !hello && frame.cursor;
+    if (complete && scope && !tabs && line.running && share !== false && canShare()) joinOthers();
   }
 
   // The token is another shopper's: nothing of the one before may be shown, or
@@ -145,6 +146,10 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
       heartbeatMS: () => line.heartbeatMS,
       lead: () => line.running || line.start(),
       connect: line.start,
+      leave() {
+        part();
+        if (!line.running) line.start();
+      },
       follow(recent) {
         line.stop();
         for (const event of recent) if (orders.ahead(event)) deliver(event);
@@ -159,6 +164,10 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
 
   function leave() {
     line.stop();
+    part();
+  }
+
+  function part() {
     tabs?.close();
     tabs = undefined;
   }
@@ -198,8 +207,10 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
       // A stream that resumes brings no snapshot, which orders new to it need.
       cursor = '';
       settled = false;
-      if (tabs) tabs.want();
-      else if (line.running) line.start();
+      if (tabs?.leading) return tabs.want();
+      const away = !tabs && !line.running;
+      part();
+      if (!away) line.start();
     },
     getState: ((id?: string): OrderState | undefined | OrderState[] => id === undefined ? orders.all() : orders.stateOf(id)) as PepayEventStream['getState'],
     [Symbol.asyncIterator]() { return read(this); },

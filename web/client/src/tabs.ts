@@ -28,10 +28,12 @@ export interface Member {
   heartbeatMS(): number;
   /** Connect, if not connected. */
   lead(): void;
-  /** Connect anew: for more orders than before, or alone. */
+  /** Connect anew, for more orders than before. */
   connect(): void;
   /** Close the connection: the leader's serves this tab from now on. */
   follow(recent: PepayEvent[]): void;
+  /** Be alone again, with a connection of one's own, and join again when that is complete. */
+  leave(): void;
   /** Take what the leader had, and be where it is. */
   adopt(message: { place: Place; status: StatusChange; frame?: Frame }): void;
 }
@@ -45,7 +47,7 @@ export interface Tabs {
   close(): void;
   /** Repeats what the connection brought. For the leader. */
   repeat(frame?: Frame): void;
-  /** Serves other orders from now on. */
+  /** Serves other orders from now on. For the leader. */
   want(): void;
   /** Makes sure that the leader is there. */
   wake(): void;
@@ -67,7 +69,7 @@ export function canShare(): boolean {
  * Joins the tabs of a name. The holder of a lock leads: it has the connection
  * and repeats every frame on a channel. The others wait for the lock, and take
  * it from a leader that has gone silent. A tab joins with a connection of its
- * own, and closes it once the leader serves its orders too.
+ * own that is complete, and closes it once the leader serves its orders too.
  */
 export function joinTabs(name: string, member: Member): Tabs {
   const lock = `pepay-gateway ${VERSION} ${name}`;
@@ -97,19 +99,8 @@ export function joinTabs(name: string, member: Member): Tabs {
       say({});
     });
     navigator.locks.request(lock, steal ? { steal } : { signal: turn.signal }, granted).catch(() => {
-      if (turn === stop && role === 'leading') leave(); // another tab has taken it
+      if (turn === stop && role === 'leading') member.leave(); // another tab has taken it
     });
-  }
-
-  function leave() {
-    const led = role === 'leading';
-    role = 'joining';
-    joiners.clear();
-    recent = [];
-    orders = member.wanted();
-    if (led) queue(false);
-    else member.connect();
-    join();
   }
 
   /** Serves these orders too. False when there is no room; they then keep a connection of their own. */
@@ -146,7 +137,7 @@ export function joinTabs(name: string, member: Member): Tabs {
       if (message.to !== me || !covered) return join(); // it may not have heard of us
       role = 'following';
       member.follow(message.recent!);
-    } else if (!covered) return leave();
+    } else if (!covered) return member.leave();
     orders = message.orders;
     member.adopt(message);
   };
@@ -170,7 +161,6 @@ export function joinTabs(name: string, member: Member): Tabs {
       welcome();
     },
     want() {
-      if (role !== 'leading') return leave();
       if (!include(member.wanted())) orders = member.wanted(); // those who follow for others see that, and leave
       member.connect();
     },
