@@ -18,8 +18,8 @@ func TestPagesInChromium(t *testing.T) {
 	runNode(t, []string{"npm", "test", "--silent"}, "STOREFRONT_URL="+storefront, "OPS_URL="+ops)
 }
 
-// The client in real pages. It counts streams at the gateway, so it has one of
-// its own, and a second for what takes a minute.
+// The client and the element in real pages. It counts streams at the gateway, so
+// it has one of its own, and a second for what takes a minute and the element.
 func TestClientInChromium(t *testing.T) {
 	t.Parallel()
 	storefront, ops := startDev(t)

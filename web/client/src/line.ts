@@ -26,7 +26,8 @@ export interface Line {
   stop(): void;
   /** Looks whether the connection is still one, and replaces one that is not, without a wait. */
   wake(): void;
-  offline(): void;
+  /** The network has gone, as far as the browser knows. */
+  lose(): void;
   tick(): void;
 }
 
@@ -229,7 +230,7 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
       else void dial(kind, true); // nothing can be asked of it: a new connection is the check
       climbAt = 0;
     },
-    offline: () => running && owner.say('offline'),
+    lose: () => running && owner.say('offline'),
     tick() {
       const now = Date.now();
       for (const attempt of [current, probe]) {

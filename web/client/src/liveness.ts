@@ -3,7 +3,7 @@ export interface Page {
   /** Something may have been missed: look. */
   wake(): void;
   /** The network has gone, as far as the browser knows. */
-  offline(): void;
+  lose(): void;
   /** The page is put away: whatever it holds open keeps it from coming back. */
   suspend(): void;
   /** It has come back. */
@@ -28,7 +28,7 @@ export function watch(page: Page): () => void {
   on('pagehide', page.suspend);
   on('pageshow', ({ persisted }) => persisted && page.resume());
   on('online', page.wake);
-  on('offline', page.offline);
+  on('offline', page.lose);
   let last = Date.now();
   const timer = setInterval(() => {
     const now = Date.now();

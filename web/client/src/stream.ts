@@ -51,7 +51,7 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
 
   const unwatch = watch({
     wake: () => (tabs?.following ? tabs : line).wake(),
-    offline: line.offline,
+    lose: line.lose,
     suspend: leave,
     resume: () => line.running || tabs || line.start(),
     tick() {

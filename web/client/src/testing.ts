@@ -8,7 +8,7 @@ export const fakeCommerceEvents: typeof api.fakeCommerceEvents = ({ orderId } = 
   const nothing = () => {};
   const stream = createStream({ token: 'fake', orderId, share: false }, (_, to) => {
     owner = to;
-    return { running: false, heartbeatMS: 15_000, url: '', start: nothing, stop: nothing, wake: nothing, offline: nothing, tick: nothing };
+    return { running: false, heartbeatMS: 15_000, url: '', start: nothing, stop: nothing, wake: nothing, lose: nothing, tick: nothing };
   });
   return Object.assign(stream, {
     emit: (event: PepayEvent) => owner.frame(event),

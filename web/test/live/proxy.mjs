@@ -8,10 +8,17 @@ import { connect } from 'node:net';
 const apiKey = 'gwk_dev_local_only_0000000000'; // of dev
 
 const page = (body) => `<!doctype html><html lang="en"><meta charset="utf-8"><title>test</title><link rel="icon" href="data:,">${body}`;
+// As strict as a shop's policy can be.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self' ws:; " +
+  "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
 const pages = {
+  '/element': page('<link rel="stylesheet" href="/page.css"><script src="/client/v1/element.js"></script><main></main>'),
   '/page': page('<script src="/client/v1/pepay-gateway.js"></script><script src="/recorder.js"></script>'),
   '/other': page('<p>Another page of the shop.'),
 };
+
+const css = ':root { color-scheme: light dark; } body { margin: 0; padding: 1rem; }';
 
 // Runs in the page: opens a stream and writes down what it is told.
 const recorder = `
@@ -36,6 +43,7 @@ const recorder = `
 export class Proxy {
   blocked = new Set(); // 'ws', 'sse', 'api'
   mints = 0;
+  refusal = 0; // what the shop's backend answers who asks for a token
   #target;
   #streams = new Map(); // socket → 'ws' or 'sse'
   #server = createServer((req, res) => this.#serve(req, res));
@@ -66,6 +74,11 @@ export class Proxy {
     for (const socket of this.#streams.keys()) socket.destroy();
   }
 
+  // Puts a frame of the test's own into every WebSocket.
+  say(frame) {
+    for (const [socket, kind] of this.#streams) if (kind === 'ws') socket.write(textFrame(JSON.stringify(frame)));
+  }
+
   // Keeps what is open, and lets nothing through any more.
   stall() {
     for (const socket of this.#streams.keys()) socket.stalled = true;
@@ -90,13 +103,18 @@ export class Proxy {
 
   async #serve(req, res) {
     const { pathname } = new URL(req.url, this.url);
-    if (pages[pathname]) return res.writeHead(200, { 'Content-Type': 'text/html' }).end(pages[pathname]);
+    if (pages[pathname]) {
+      const strict = pathname === '/element' && { 'Content-Security-Policy': policy };
+      return res.writeHead(200, { 'Content-Type': 'text/html', ...strict }).end(pages[pathname]);
+    }
+    if (pathname === '/page.css') return res.writeHead(200, { 'Content-Type': 'text/css' }).end(css);
+    if (pathname === '/token' && this.refusal) return res.writeHead(this.refusal).end();
     if (pathname === '/recorder.js') return res.writeHead(200, { 'Content-Type': 'text/javascript' }).end(recorder);
     const sse = pathname.startsWith('/sse/');
     if (this.blocked.has(sse ? 'sse' : pathname.startsWith('/api/') ? 'api' : '')) return res.destroy();
     const headers = this.#headers(req.headers);
     let path = req.url;
-    if (pathname === '/mint') {
+    if (pathname === '/mint' || pathname === '/token') {
       this.mints++;
       path = '/api/v1/ws/token';
       headers['x-api-key'] = apiKey;
@@ -136,7 +154,8 @@ export class Proxy {
 
 function textFrame(text) {
   const payload = Buffer.from(text);
-  return Buffer.concat([Buffer.from([0x81, payload.length]), payload]);
+  const length = payload.length < 126 ? [payload.length] : [126, payload.length >> 8, payload.length & 0xff];
+  return Buffer.concat([Buffer.from([0x81, ...length]), payload]);
 }
 
 // The shop's side: places orders, moves them, and knows what happened.

@@ -25,8 +25,8 @@ export class Rig {
   }
 
   // A shopper's browser: a context of its own, with pages that must not throw.
-  async shopper(t) {
-    const context = await this.browser.newContext();
+  async shopper(t, options) {
+    const context = await this.browser.newContext(options);
     const shop = new Shop(this.target);
     const problems = [];
     context.on('weberror', (err) => problems.push(String(err.error())));
