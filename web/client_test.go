@@ -3,6 +3,8 @@ package web
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/sha512"
+	"encoding/base64"
 	"net/http"
 	"os"
 	"os/exec"
@@ -152,5 +154,26 @@ func TestClientIsServedToEveryPage(t *testing.T) {
 	etag := do(Client(), "GET", "/client/v1/pepay-gateway.js", "").Header.Get("ETag")
 	if got, want := do(Client(), "GET", "/client/v1/pepay-gateway.js", etag).StatusCode, http.StatusNotModified; got != want {
 		t.Errorf("status with the ETag %q = %d, want %d", etag, got, want)
+	}
+}
+
+// A page that copies the README's script tag must get the file it was written for.
+func TestREADMENamesTheElementByItsHash(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := bundles.ReadFile("dist/element.js")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha512.Sum384(body)
+	for _, want := range []string{
+		`integrity="sha384-` + base64.StdEncoding.EncodeToString(sum[:]) + `"`,
+		"/client/" + clientVersion() + "/element.js",
+	} {
+		if !strings.Contains(string(readme), want) {
+			t.Errorf("README.md lacks %s", want)
+		}
 	}
 }

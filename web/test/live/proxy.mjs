@@ -30,7 +30,7 @@ const recorder = `
         seen.tokens++;
         const res = await fetch('/mint', { method: 'POST', body: JSON.stringify({ customer_id: customer, session_seconds: session, ttl_seconds: ttl }) });
         if (!res.ok) throw new Error('mint: ' + res.status);
-        return (await res.json()).data;
+        return res.json();
       },
       ...options,
     });
@@ -42,7 +42,7 @@ const recorder = `
 
 export class Proxy {
   blocked = new Set(); // 'ws', 'sse', 'api'
-  mints = 0;
+  page = ''; // the body of /printed
   refusal = 0; // what the shop's backend answers who asks for a token
   #target;
   #streams = new Map(); // socket → 'ws' or 'sse'
@@ -107,19 +107,15 @@ export class Proxy {
       const strict = pathname === '/element' && { 'Content-Security-Policy': policy };
       return res.writeHead(200, { 'Content-Type': 'text/html', ...strict }).end(pages[pathname]);
     }
+    if (pathname === '/printed') return res.writeHead(200, { 'Content-Type': 'text/html' }).end(page(this.page));
     if (pathname === '/page.css') return res.writeHead(200, { 'Content-Type': 'text/css' }).end(css);
     if (pathname === '/token' && this.refusal) return res.writeHead(this.refusal).end();
     if (pathname === '/recorder.js') return res.writeHead(200, { 'Content-Type': 'text/javascript' }).end(recorder);
     const sse = pathname.startsWith('/sse/');
     if (this.blocked.has(sse ? 'sse' : pathname.startsWith('/api/') ? 'api' : '')) return res.destroy();
+    if (pathname === '/mint' || pathname === '/token') return this.#mint(req, res);
     const headers = this.#headers(req.headers);
-    let path = req.url;
-    if (pathname === '/mint' || pathname === '/token') {
-      this.mints++;
-      path = '/api/v1/ws/token';
-      headers['x-api-key'] = apiKey;
-    }
-    const out = request(new URL(path, this.#target), { method: req.method, headers }, (answer) => {
+    const out = request(new URL(req.url, this.#target), { method: req.method, headers }, (answer) => {
       res.writeHead(answer.statusCode, { ...answer.headers, ...(headers.origin && { 'access-control-allow-origin': req.headers.origin }) });
       if (!sse) return answer.pipe(res);
       this.#track(res.socket, 'sse');
@@ -129,6 +125,20 @@ export class Proxy {
     res.on('close', () => out.destroy());
     out.on('error', () => res.destroy());
     req.pipe(out);
+  }
+
+  // Plays the shop's backend. The addresses in a token are those of the target,
+  // and become this proxy's.
+  async #mint(req, res) {
+    const chunks = [];
+    for await (const chunk of req) chunks.push(chunk);
+    try {
+      const answer = await fetch(new URL('/api/v1/ws/token', this.#target), { method: 'POST', headers: { 'x-api-key': apiKey }, body: Buffer.concat(chunks) });
+      const { data } = await answer.json();
+      res.writeHead(answer.status, { 'Content-Type': 'application/json' }).end(JSON.stringify(data ?? {}).replaceAll(this.#target.host, new URL(this.url).host));
+    } catch {
+      res.destroy(); // the gateway restarts
+    }
   }
 
   #upgrade(req, socket, head) {
