@@ -13,6 +13,7 @@ export async function settle() {
 export class Env {
   sockets = [];
   sources = [];
+  channels = [];
   requests = [];
   failing = new Set(); // 'ws', 'sse', 'poll': what does not get through
   answers = new Map(); // path → {status, body, headers}
@@ -36,7 +37,7 @@ export class Env {
     give('document', this.page);
     give('addEventListener', this.page.addEventListener.bind(this.page));
     give('navigator', { onLine: true, locks: locks ? new Locks() : undefined });
-    give('BroadcastChannel', locks ? channelOf() : undefined);
+    give('BroadcastChannel', locks ? channelOf(this) : undefined);
   }
 
   get socket() {
@@ -221,19 +222,21 @@ class Locks {
   }
 }
 
-function channelOf() {
+function channelOf(env) {
   const open = new Set();
   return class {
-    frozen = false;
+    mute = false; // as of a page that does not run
 
     constructor(name) {
       this.name = name;
       open.add(this);
+      env.channels.push(this);
     }
 
     postMessage(message) {
+      if (this.mute) return;
       const copy = structuredClone(message);
-      for (const other of open) if (other !== this && other.name === this.name) setImmediate(() => open.has(other) && other.onmessage?.({ data: copy }));
+      for (const other of open) if (other !== this && other.name === this.name) setImmediate(() => open.has(other) && !other.mute && other.onmessage?.({ data: copy }));
     }
 
     close() { open.delete(this); }

@@ -113,17 +113,47 @@ test('tabs of several orders share a stream of all of them, and see their own', 
 test('a leader that says nothing loses its place to another tab', async (t) => {
   const env = new Env(t, { locks: true });
   await join(t, env);
-  const { events } = await join(t, env);
-  const frozen = env.sockets[0];
-  frozen.say = async () => {}; // its page does not run
-  frozen.send = () => {};
-  await env.pass(34_000);
-  assert.equal(env.sockets.length, 2);
-  frozen.onmessage = frozen.onclose = null;
+  const { stream, events } = await join(t, env);
+  env.channels[0].mute = true;
+  for (let waited = 0; waited < 28_000; waited += 14_000) {
+    await env.pass(14_000);
+    await env.sockets[0].control({ type: 'tip', cursor: 'cur_1' }); // its connection is alive
+  }
+  assert.deepEqual([stream.transport, env.open.length], ['shared', 1]);
+  await env.pass(12_000);
+  await env.socket.live({ resumed: true, cursor: 'cur_1' });
+  await env.socket.event('evt_1-1');
+  assert.deepEqual([stream.transport, events], ['ws', ['evt_1-1']]);
+});
+
+test('a leader that does not answer loses its place once a tab is looked at', async (t) => {
+  const env = new Env(t, { locks: true });
+  await join(t, env);
+  const { stream } = await join(t, env);
+  await env.pass(5_000);
+  await env.happen('visibilitychange');
+  await env.pass(6_000);
+  assert.equal(stream.transport, 'shared', 'after an answer');
+  env.channels[0].mute = true;
+  await env.happen('visibilitychange');
   await env.pass(6_000);
   await env.socket.live({ resumed: true, cursor: 'cur_0' });
-  await env.socket.event('evt_1-1');
-  assert.deepEqual(events, ['evt_1-1']);
+  assert.equal(stream.transport, 'ws', 'after silence');
+});
+
+test('while the gateway is away the leader keeps its place', async (t) => {
+  const env = new Env(t, { locks: true });
+  const first = await join(t, env);
+  const { stream } = await join(t, env);
+  env.failing.add('ws').add('sse').add('poll');
+  await env.sockets[0].end(1006);
+  await env.pass(90_000);
+  assert.equal(stream.status, 'connecting');
+  env.failing.clear();
+  const before = env.sockets.length;
+  for (let waited = 0; env.sockets.length === before && waited < 60_000; waited += 500) await env.pass(500);
+  await env.socket.live({ resumed: true, cursor: 'cur_0' });
+  assert.deepEqual([first.stream.transport, stream.transport], ['ws', 'shared']);
 });
 
 test('a joining tab is given what the leader has had and its own node had not', async (t) => {

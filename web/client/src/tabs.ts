@@ -169,6 +169,7 @@ export function joinTabs(name: string, member: Member): Tabs {
       send({ kind: 'ask' });
     },
     tick() {
+      if (role === 'leading') say({}); // also while the gateway is away
       if (role === 'following' && Date.now() - heard > patience()) queue(true);
     },
   };

@@ -142,8 +142,12 @@ test('a tab that hangs loses its place to one that is looked at', async (t) => {
   await is(page, 'live', 'shared');
   const order = await shop.place();
   await page.waitForFunction((id) => stream.getState(id), order);
-  const hanging = hangs.evaluate(() => { for (const end = Date.now() + 9_000; Date.now() < end;); });
-  await new Promise((resolve) => setTimeout(resolve, 100)); // for the loop to have begun
+  const begun = hangs.waitForEvent('console', (message) => message.text() === 'hanging');
+  const hanging = hangs.evaluate(() => {
+    console.log('hanging');
+    for (const end = Date.now() + 9_000; Date.now() < end;);
+  });
+  await begun;
   await shop.deliver(order);
   await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
   await page.waitForFunction(() => stream.transport === 'ws');
