@@ -2,6 +2,7 @@
 # make test    installs what it lacks (apt), then runs every check and test
 # make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
 # make mutants removes each rule of the protocol from a copy, and wants a test to notice (NAME=i08: those alone)
+# make client     the browser client, after a change of its source
 # make screenshots   pictures of the pages, into screenshots/
 # make bench   measures this build beside a bare server, and Nchan where it is installed
 # make lint benchmarks build   what they say
@@ -21,13 +22,18 @@ SOURCES = $(shell git ls-files '*.go')
 
 MUTANTS = $(GO) -C tools run ./mutants -root ..
 
-.PHONY: dev build test lint setup chaos upgrade failover rolling fuzz mutants bench benchmarks screenshots
+.PHONY: dev build client test lint setup chaos upgrade failover rolling fuzz mutants bench benchmarks screenshots
 
 dev:
 	$(GO) run . dev
 
 build:
 	$(GO) build -trimpath -o bin/pepay-gateway .
+
+# The browser client: built into web/dist, and as a package that npm installs.
+client:
+	$(GO) generate ./web
+	web/pack.sh bin
 
 # The race detector is on, the order of tests is shuffled, nothing is skipped.
 # Tests that may run beside others wait more than they work.
@@ -42,6 +48,7 @@ lint:
 	$(TOOL) staticcheck ./...
 	$(GO) -C tools vet ./mutants
 	$(MUTANTS) -check -doc docs/mutants.md
+	cd web && npx --no-install tsc -p client
 
 setup:
 	@tools/setup.sh

@@ -139,7 +139,8 @@ func newNode(cfg configs.Config, site http.Handler, log *slog.Logger) (*node, er
 	}
 	n.public = downstream.New(downstream.Config{
 		PublicURL: cfg.PublicURL, Origins: cfg.CORS.Origins, TrustedProxies: cfg.TrustedProxies,
-		Environment: cfg.Upstream.Environment, PepayURL: cfg.Upstream.APIURL, Site: site,
+		Environment: cfg.Upstream.Environment, PepayURL: cfg.Upstream.APIURL,
+		Client: web.Client(), Site: site,
 		ScopeKey: scopeKey(cfg.Auth.TokenSecret), Descriptors: descriptors(),
 		Limits: downstream.Limits{
 			Connections: cfg.Limits.Connections, ConnectionsPerIP: cfg.Limits.ConnectionsPerIP,

@@ -627,11 +627,16 @@ func TestCoveredGoesToThoseWhoWait(t *testing.T) {
 		n, _ := startNode(t, l, NodeConfig{})
 		start := n.Position()
 		customerInvoice, _ := Scope{Customer: "c"}.Narrow(Filter{Invoices: []string{"inv"}})
+		customerOrder, _ := Scope{Customer: "c"}.Narrow(Filter{Orders: []string{"q"}})
 		scopes := map[string]Scope{
 			"order": {Orders: []string{"o", "p"}}, "customer": {Customer: "c"}, "account": account, "other": {Customer: "cc"},
-			"customer's invoice": customerInvoice,
+			"customer's invoice": customerInvoice, "customer's order": customerOrder,
+			"one order of a customer": {Customer: "c", Orders: []string{"o", "q"}},
 		}
-		want := map[string][]Ask{"order": {{Order: "o"}}, "customer": {{Customer: "c"}}, "customer's invoice": {{Customer: "c"}}}
+		want := map[string][]Ask{
+			"order": {{Order: "o"}}, "customer": {{Customer: "c"}}, "customer's invoice": {{Customer: "c"}},
+			"customer's order": {{Customer: "c"}}, "one order of a customer": {{Order: "o"}, {Customer: "c"}},
+		}
 		subs := map[string]*Subscriber{}
 		for name, sc := range scopes {
 			subs[name], _ = live(t, n, sc)

@@ -4,8 +4,11 @@ package gateway
 // filed once, under one thing its scope always demands.
 type index struct {
 	orders, customers, invoices, wallets map[string]subscribers
-	rest                                 subscribers
-	count                                int
+	// lookedUp finds by customer those that are filed under orders: their snapshot
+	// may wait for a look-up of the customer, which names no order.
+	lookedUp map[string]subscribers
+	rest     subscribers
+	count    int
 }
 
 type subscribers map[*Subscriber]struct{}
@@ -14,6 +17,7 @@ func newIndex() index {
 	return index{
 		orders: map[string]subscribers{}, customers: map[string]subscribers{},
 		invoices: map[string]subscribers{}, wallets: map[string]subscribers{}, rest: subscribers{},
+		lookedUp: map[string]subscribers{},
 	}
 }
 
@@ -43,6 +47,13 @@ func (x *index) add(s *Subscriber) {
 		x.rest[s] = struct{}{}
 		return
 	}
+	file(shelf, ids, s)
+	if len(s.scope.SelectedOrders()) > 0 {
+		file(x.lookedUp, s.scope.SelectedCustomers(), s)
+	}
+}
+
+func file(shelf map[string]subscribers, ids []string, s *Subscriber) {
 	for _, id := range ids {
 		if shelf[id] == nil {
 			shelf[id] = subscribers{}
@@ -58,6 +69,13 @@ func (x *index) remove(s *Subscriber) {
 		delete(x.rest, s)
 		return
 	}
+	unfile(shelf, ids, s)
+	if len(s.scope.SelectedOrders()) > 0 {
+		unfile(x.lookedUp, s.scope.SelectedCustomers(), s)
+	}
+}
+
+func unfile(shelf map[string]subscribers, ids []string, s *Subscriber) {
 	for _, id := range ids {
 		delete(shelf[id], s)
 		if len(shelf[id]) == 0 {
@@ -73,6 +91,9 @@ func (x *index) each(k Keys, join bool, f func(*Subscriber)) {
 	visit(x.customers[k.Customer], k.Customer, f)
 	visit(x.invoices[k.Invoice], k.Invoice, f)
 	if join {
+		if k.Order == "" {
+			visit(x.lookedUp[k.Customer], k.Customer, f)
+		}
 		return
 	}
 	visit(x.wallets[k.Wallet], k.Wallet, f)

@@ -1,5 +1,6 @@
-// Package web holds the two pages of the gateway, built into the binary: the
-// demo storefront of dev and the operations page of the admin listener.
+// Package web holds the pages of the gateway, built into the binary: the demo
+// storefront of dev, the operations page of the admin listener, and the browser
+// client that shops load.
 //
 // It serves files and nothing else: the APIs that the pages call belong to the
 // listener that mounts them.
@@ -27,7 +28,9 @@ var contentTypes = map[string]string{
 	".css":  "text/css; charset=utf-8",
 	".html": "text/html; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
+	".mjs":  "text/javascript; charset=utf-8",
 	".svg":  "image/svg+xml",
+	".ts":   "text/plain; charset=utf-8", // declarations, for people to read
 }
 
 //go:embed storefront ops shared uplot
@@ -90,12 +93,18 @@ func (s site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	f.serve(w, r, "no-cache")
+}
+
+// serve answers GET and HEAD.
+func (f file) serve(w http.ResponseWriter, r *http.Request, caching string) {
+	h := w.Header()
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 		return
 	}
-	h.Set("Cache-Control", "no-cache")
+	h.Set("Cache-Control", caching)
 	h.Set("Content-Type", f.contentType)
 	h.Set("ETag", f.etag)
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.body))

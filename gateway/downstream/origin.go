@@ -6,7 +6,8 @@ import (
 
 const (
 	allowedHeaders = "Authorization, Last-Event-ID, If-None-Match, Content-Type"
-	exposedHeaders = "ETag, Retry-After"
+	streamStatus   = "Stream-Status"
+	exposedHeaders = "ETag, Retry-After, " + streamStatus
 	preflightAge   = "7200" // seconds; browsers cap it there
 )
 

@@ -67,6 +67,7 @@ func (s *Server) listEvents(c *fiber.Ctx) error {
 	if err != nil {
 		return s.logFailed("list", err)
 	}
+	s.setStreamStatus(c)
 	data := []byte(`{"object":"list","data":`)
 	data = appendEvents(data, list.Events)
 	data = append(data, `,"has_more":`...)
@@ -226,6 +227,7 @@ func (s *Server) answerState(c *fiber.Ctx, order string, snap gateway.ScopedSnap
 	setPrivate(c)
 	c.Set(fiber.HeaderCacheControl, "private, no-cache")
 	c.Set(fiber.HeaderETag, etag)
+	s.setStreamStatus(c)
 	if matches(c.Get(fiber.HeaderIfNoneMatch), etag) {
 		return c.SendStatus(fiber.StatusNotModified)
 	}
@@ -235,6 +237,13 @@ func (s *Server) answerState(c *fiber.Ctx, order string, snap gateway.ScopedSnap
 	}
 	data = append(append(data, `,"cursor":`...), cursor...)
 	return answerData(c, append(data, '}'))
+}
+
+// setStreamStatus tells a client that polls what a stream would tell it: how
+// fresh the answer is.
+func (s *Server) setStreamStatus(c *fiber.Ctx) {
+	health, _ := s.node.Health()
+	c.Set(streamStatus, string(health.State))
 }
 
 // matches says whether an If-None-Match names etag. The comparison is weak, as

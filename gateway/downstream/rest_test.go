@@ -216,6 +216,10 @@ func TestOrderState(t *testing.T) {
 		if got := resp.Header.Get("Cache-Control"); got != "private, no-cache" {
 			t.Errorf("Cache-Control = %q, want private, no-cache", got)
 		}
+		health, _ := r.node.Health()
+		if got, want := resp.Header.Get("Stream-Status"), string(health.State); got != want {
+			t.Errorf("Stream-Status = %q, want %q", got, want)
+		}
 		return resp.StatusCode, resp.Header.Get("ETag"), body
 	}
 	status, etag, body := get()
@@ -260,7 +264,7 @@ func TestCORS(t *testing.T) {
 		}
 		resp, _ = r.answer("GET", path, "", "Origin: "+shop)
 		if got := resp.Header.Get("Access-Control-Allow-Origin"); resp.StatusCode != 401 || got != shop ||
-			resp.Header.Get("Access-Control-Expose-Headers") != "ETag, Retry-After" {
+			resp.Header.Get("Access-Control-Expose-Headers") != "ETag, Retry-After, Stream-Status" {
 			t.Errorf("error of %s: %d, %v, want a 401 that the page may read", path, resp.StatusCode, resp.Header)
 		}
 	}

@@ -66,6 +66,8 @@ type Config struct {
 	// ScopeKey keys scope_id, the hash of a scope that clients see. The nodes of
 	// one gateway share it. Random when empty.
 	ScopeKey []byte
+	// Client serves what is below /client/, to every page; nil answers 404.
+	Client http.Handler
 	// Site serves every path that is not the gateway's; nil answers 404.
 	Site http.Handler
 }
@@ -162,6 +164,9 @@ func (s *Server) routes() {
 	s.readable("/api/v1/orders/:id/state", s.orderState)
 	for _, prefix := range []string{"/api/", "/ws/", "/sse/"} {
 		s.app.Use(prefix, s.notProxied)
+	}
+	if s.cfg.Client != nil {
+		s.app.Use("/client/", adaptor.HTTPHandler(s.cfg.Client))
 	}
 	if s.cfg.Site != nil {
 		s.app.Use(adaptor.HTTPHandler(s.cfg.Site))

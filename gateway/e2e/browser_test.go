@@ -14,6 +14,35 @@ const webDir = "../../web"
 // dev`. What a page does is checked in web/test; screenshots go to SCREENSHOTS
 // when it is set.
 func TestPagesInBrowsers(t *testing.T) {
+	t.Parallel()
+	storefront, ops := startDev(t)
+	runNode(t, []string{"npm", "test", "--silent"}, "STOREFRONT_URL="+storefront, "OPS_URL="+ops)
+}
+
+// The client and the element in real pages. It counts streams at the gateway, so
+// it has one of its own, and a second for what takes a minute and the element.
+func TestClientInChromium(t *testing.T) {
+	t.Parallel()
+	storefront, ops := startDev(t)
+	sessions, _ := startDev(t)
+	runNode(t, []string{"npm", "run", "--silent", "test:live"},
+		"STOREFRONT_URL="+storefront, "OPS_URL="+ops, "SESSIONS_URL="+sessions)
+}
+
+// startDev starts a dev whose shop does nothing by itself.
+func startDev(t *testing.T) (storefront, ops string) {
+	t.Helper()
+	addr, adminAddr := freeAddr(t), freeAddr(t)
+	startSelf(t, []string{"dev", "--listen", addr, "--admin-listen", adminAddr, "--rate", "0"})
+	eventually(t, 20*time.Second, "dev is live", func() bool {
+		return getStatus("http://"+adminAddr+"/readyz") == 200
+	})
+	return "http://" + addr + "/", "http://" + adminAddr + "/ops/"
+}
+
+// runNode runs tests written for node, in web.
+func runNode(t *testing.T, command []string, env ...string) {
+	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("node is missing: make setup installs what the tests need")
 	}
@@ -22,16 +51,11 @@ func TestPagesInBrowsers(t *testing.T) {
 			t.Fatalf("web/node_modules lacks %s: make setup installs what the tests need", name)
 		}
 	}
-	addr, adminAddr := freeAddr(t), freeAddr(t)
-	startSelf(t, []string{"dev", "--listen", addr, "--admin-listen", adminAddr, "--rate", "0"})
-	eventually(t, 20*time.Second, "dev is live", func() bool {
-		return getStatus("http://"+adminAddr+"/readyz") == 200
-	})
-	cmd := exec.Command("npm", "test", "--silent")
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = webDir
-	cmd.Env = append(os.Environ(), "STOREFRONT_URL=http://"+addr+"/", "OPS_URL=http://"+adminAddr+"/ops/")
+	cmd.Env = append(os.Environ(), env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("npm test: %v\n%s", err, out)
+		t.Fatalf("%v: %v\n%s", command, err, out)
 	}
 }

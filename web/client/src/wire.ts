@@ -1,0 +1,138 @@
+import type { Control, MintedToken, PepayEvent, Status, Transport } from '../pepay-gateway.js';
+
+import { PepayGatewayError } from './errors.js';
+
+export type Frame = PepayEvent | Control | { object: 'ws_error'; code?: string; message?: string };
+
+/** What a wire needs to open. */
+export interface Target {
+  url: string; // of the gateway
+  minted: MintedToken;
+  query: URLSearchParams;
+  orders: string[];
+  /** A token that is still good, for wires that ask again and again. */
+  token: () => Promise<MintedToken>;
+}
+
+/** What a wire tells. After closed it tells nothing more. */
+export interface Sink {
+  frame(frame: Frame): void;
+  /** Tells what a wire without frames has found, all of one moment, and how fresh it is. */
+  polled(events: PepayEvent[], cursor: string, status: Status): void;
+  /** code is a WebSocket close code or an HTTP status; 1006 is what says nothing. */
+  closed(code: number, retryMS?: number): void;
+}
+
+/** One connection. It is open once opened; nothing is told after close. */
+export interface Wire {
+  close(): void;
+  /** Sends a client's message, where there is a way. False when there is none. */
+  send?(message: object): boolean;
+}
+
+export type Open = (target: Target, sink: Sink) => Wire;
+
+const path = 'commerce/events?';
+
+export const openWS: Open = ({ url, minted, query }, sink) => {
+  const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/ws/${path}${query}`, ['pepay.v1', `bearer.${minted.token}`]);
+  socket.onmessage = ({ data }) => pass(data, sink);
+  socket.onclose = ({ code }) => sink.closed(code);
+  return {
+    close() {
+      socket.onmessage = socket.onclose = null;
+      socket.close(1000);
+    },
+    send(message) {
+      const open = socket.readyState === 1;
+      if (open) socket.send(JSON.stringify(message));
+      return open;
+    },
+  };
+};
+
+// An EventSource is never left to reconnect by itself: it would repeat a token
+// that has expired, and one 503 closes it for good.
+export const openSSE: Open = ({ url, minted, query }, sink) => {
+  query.set('token', minted.token);
+  const source = new EventSource(`${url}/sse/${path}${query}`);
+  let code = 1006;
+  const take = ({ data, lastEventId }: any) => {
+    code = +(/^end_(\d+)$/.exec(lastEventId)?.[1] ?? code); // the client must not come back as it is
+    pass(data, sink);
+  };
+  for (const name of ['message', 'control', 'error_frame']) source.addEventListener(name, take);
+  source.onerror = () => {
+    source.close();
+    sink.closed(code);
+  };
+  return { close: () => source.close() };
+};
+
+const pollMS = 5_000;
+const hiddenPollMS = 30_000;
+
+// Each order's state is asked for with its ETag. A stream that names no order
+// polls the newest events instead.
+export const openPoll: Open = ({ url, orders, token }, sink) => {
+  let open = true;
+  const etags = new Map<string, string>();
+  const end = (code: number, retryMS?: number) => {
+    if (open) sink.closed(code, retryMS);
+    open = false;
+  };
+  const round = async () => {
+    if (!open) return;
+    try {
+      const minted = await token();
+      const answers = [];
+      for (const order of orders.length ? orders : ['']) {
+        const answer = await ask(url, minted, order, etags);
+        const { status } = answer;
+        if (status >= 400 && (status !== 404 || !order)) return end(status, answer.retryMS);
+        answers.push(answer);
+      }
+      if (!open) return;
+      // The cursor of what was asked first: nothing of the rest is older.
+      sink.polled(answers.flatMap(({ events }) => events), answers[0]!.cursor, answers[0]!.freshness);
+      setTimeout(round, (globalThis.document?.hidden ? hiddenPollMS : pollMS) * (0.8 + 0.4 * Math.random()));
+    } catch (err) {
+      end(err instanceof PepayGatewayError ? 401 : 1006);
+    }
+  };
+  void round();
+  return { close: () => { open = false; } };
+};
+
+const pollTimeoutMS = 10_000;
+
+/** Asks for the state of one order, or for the newest events. */
+async function ask(url: string, { token }: MintedToken, order: string, etags: Map<string, string>) {
+  const res = await fetch(`${url}/api/v1/${order ? `orders/${encodeURIComponent(order)}/state` : 'events?limit=100'}`, {
+    headers: { Authorization: `Bearer ${token}`, 'If-None-Match': etags.get(order) ?? '' },
+    signal: AbortSignal.timeout(pollTimeoutMS),
+  });
+  const header = (name: string) => res.headers.get(name) ?? '';
+  const { data = {} } = res.status === 200 ? await res.json() : {};
+  if (data.data) etags.set(order, header('ETag'));
+  const events: PepayEvent[] = data.data ?? [];
+  return {
+    events: order ? events : events.reverse(), // lists are newest first
+    status: res.status,
+    retryMS: +header('Retry-After') * 1000,
+    freshness: (header('Stream-Status') || 'live') as Status,
+    cursor: (data.complete && data.cursor || '') as string,
+  };
+}
+
+export const wires: Record<Transport, Open> = { ws: openWS, sse: openSSE, poll: openPoll };
+
+function pass(text: string, sink: Sink) {
+  let frame: any;
+  try {
+    frame = JSON.parse(text);
+  } catch {
+    return; // not ours
+  }
+  if (frame?.object === 'event' ? frame.data?.object && frame.id : frame?.object) sink.frame(frame);
+}
