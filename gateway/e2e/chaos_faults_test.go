@@ -26,6 +26,9 @@ const (
 	strikesClients  = "clients"
 )
 
+// noticed is how long it takes until every node has seen what became of the log.
+const noticed = 3 * time.Second
+
 // A fault is one row of the failure table, made to happen.
 type fault struct {
 	row, name string
@@ -292,7 +295,7 @@ var redisFaults = []fault{
 	{row: "R6", name: "a key deleted", strikes: strikesRedis, resets: 1, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
 		keys := []string{"meta", "log", "seen", "fork", "state", "state_at", "join"}
 		err := s.redisDo(ctx, []any{"DEL", "{rt:commerce}:" + keys[r.IntN(len(keys))]})
-		sleepFor(ctx, 2*time.Second) // the next script notices
+		sleepFor(ctx, noticed)
 		return err
 	}},
 	{row: "R7", name: "read-only", strikes: strikesRedis, inject: func(ctx context.Context, s *site, _ *rand.Rand) error {
@@ -561,6 +564,7 @@ func (s *site) restartRedis(ctx context.Context, away time.Duration, kept bool) 
 	r.process = start(s.t, "redis-server", args, nil)
 	for range 500 {
 		if s.redisDo(ctx, []any{"PING"}) == nil {
+			sleepFor(ctx, noticed)
 			return nil
 		}
 		sleepFor(ctx, 20*time.Millisecond)
@@ -614,6 +618,7 @@ func (s *site) promote(ctx context.Context, lag, split time.Duration) error {
 		n.redis.end(false)
 	}
 	old.kill()
+	sleepFor(ctx, noticed)
 	return nil
 }
 
