@@ -101,6 +101,7 @@ func printTimes(t testing.TB, what string, all []time.Duration) {
 // How long pages wait for news when who carries it fails. The bounds are those
 // of docs/operations.md; a lease is 2 s here.
 func TestFailoverTimes(t *testing.T) {
+	t.Parallel()
 	s := startSite(t, &console{t: t})
 	p := startPulse(t, s)
 	r := randOf(1)
@@ -145,6 +146,7 @@ func TestFailoverTimes(t *testing.T) {
 }
 
 func TestSentinelFailoverTimes(t *testing.T) {
+	t.Parallel()
 	red := startSentinels(t)
 	s := startSiteOn(t, &console{t: t}, red.servers[0], red.url())
 	p := startPulse(t, s)

@@ -19,7 +19,7 @@ import (
 // TestClusterSlotMoves hold what TestChaos holds.
 const (
 	topologyTime     = 12 * time.Second
-	topologyShoppers = 40
+	topologyShoppers = 30
 )
 
 // sentinels are three Sentinels that watch a primary and two replicas.
@@ -125,6 +125,7 @@ func (s *sentinels) killPrimary(ctx context.Context, t testing.TB) error {
 }
 
 func TestSentinelFailover(t *testing.T) {
+	t.Parallel()
 	red := startSentinels(t)
 	// Without acknowledged replication the promoted replica may lack the last
 	// moments: epochs that only the old primary knew end in a reset.
@@ -250,6 +251,7 @@ func (c *cluster) moveSlot(ctx context.Context) error {
 }
 
 func TestClusterSlotMoves(t *testing.T) {
+	t.Parallel()
 	red := startCluster(t)
 	moved := fault{
 		row: "R11", name: "slot moved under load", strikes: strikesRedis,
