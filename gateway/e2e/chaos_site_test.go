@@ -250,7 +250,7 @@ func (s *site) leader(r *rand.Rand) *siteNode {
 				return n
 			}
 		}
-		time.Sleep(50 * time.Millisecond)
+		sleepFor(context.Background(), 50*time.Millisecond)
 	}
 	return s.someNode(r)
 }
