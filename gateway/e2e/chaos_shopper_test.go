@@ -382,7 +382,7 @@ func (s *shopper) event(raw, _ string) {
 	inSnapshot := false
 	if n := len(s.covers); n > 0 && (s.covers[n-1].left > 0 || s.covers[n-1].open) {
 		c := s.covers[n-1]
-		inSnapshot = c.left > 0
+		inSnapshot = true // or completes one
 		c.left = max(c.left-1, 0)
 		if own {
 			c.statuses[sub.order] = p.status()
@@ -588,8 +588,8 @@ func (s *shopper) audit(tr *truth) (foreign, altered, disorder []string) {
 			continue
 		}
 		f := tr.fact(id)
-		if f == nil || !tr.stableAt(f.at) {
-			continue
+		if f == nil || !tr.stableAt(f.at) || s.coveredLocked(f) {
+			continue // a log that was rewound, and a look-up, bring again what a snapshot had shown
 		}
 		if f.version.compare(last.version) < 0 {
 			disorder = append(disorder, fmt.Sprintf("%s at %s after %s", id, s.got[id].at.Format(clockFormat), last.id))
