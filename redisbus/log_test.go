@@ -524,7 +524,7 @@ func TestRenewalRingsUnderItsFence(t *testing.T) {
 		before := read(t, b, gateway.ReadFrom{Tip: true}).Rung
 		got := make(chan gateway.Announcement, 64)
 		defer tail(t, b, got)()
-		<-got // the subscription's own
+		next(t, got) // the subscription's own
 		if err := renew(old); !errors.Is(err, gateway.ErrFenced) {
 			t.Errorf("Renew of an old term = %v, want %v", err, gateway.ErrFenced)
 		}
@@ -535,7 +535,7 @@ func TestRenewalRingsUnderItsFence(t *testing.T) {
 			if err := renew(term); err != nil {
 				t.Fatal(err)
 			}
-			if a := <-got; a.Nudge || a.Epoch != term.Epoch || a.From != 2 || len(a.Entries) != 0 {
+			if a := next(t, got); a.Nudge || a.Epoch != term.Epoch || a.From != 2 || len(a.Entries) != 0 {
 				t.Errorf("announcement = %+v, want nothing new at 2 of %v", a, term.Epoch)
 			}
 			if after := read(t, b, gateway.ReadFrom{Tip: true}).Rung; after != before+i+1 {

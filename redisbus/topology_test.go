@@ -20,18 +20,18 @@ func exercise(t *testing.T, b *Bus) {
 	got := make(chan gateway.Announcement, 64)
 	done := tail(t, b, got)
 	defer done()
-	if a := <-got; !a.Nudge {
+	if a := next(t, got); !a.Nudge {
 		t.Fatalf("first announcement = %+v, want a nudge", a)
 	}
 	term := acquire(t, b, gateway.AcquireRequest{})
 	mustAppend(t, b, term, 0, event(1, orderKeys), event(2, orderKeys))
-	if a := <-got; a.From != 0 || len(a.Entries) != 2 {
+	if a := next(t, got); a.From != 0 || len(a.Entries) != 2 {
 		t.Errorf("announcement = %+v, want two entries", a)
 	}
 	if err := b.Ask(t.Context(), gateway.Ask{Customer: "c1"}); err != nil {
 		t.Fatal(err)
 	}
-	if a := <-got; a.Ask.Customer != "c1" {
+	if a := next(t, got); a.Ask.Customer != "c1" {
 		t.Errorf("announcement = %+v, want the ask", a)
 	}
 	if p := read(t, b, gateway.ReadFrom{Pos: gateway.Position{Epoch: term.Epoch}}); len(p.Entries) != 2 {
@@ -87,12 +87,14 @@ func TestCluster(t *testing.T) {
 			}
 		}
 	}
-	c := redis.NewClient(&redis.Options{Addr: addrs[0], DisableIdentity: true, MaintNotificationsConfig: maintOff()})
-	defer func() { _ = c.Close() }()
-	eventually(t, "the cluster is whole", func() bool {
-		shards, err := c.ClusterShards(t.Context()).Result()
-		info, err2 := c.ClusterInfo(t.Context()).Result()
-		return err == nil && err2 == nil && len(shards) == 3 && len(info) > 16 && info[:16] == "cluster_state:ok"
-	})
+	for _, addr := range addrs { // each decides for itself that the cluster is up
+		c := redis.NewClient(&redis.Options{Addr: addr, DisableIdentity: true, MaintNotificationsConfig: maintOff()})
+		defer func() { _ = c.Close() }()
+		eventually(t, "the cluster is whole", func() bool {
+			shards, err := c.ClusterShards(t.Context()).Result()
+			info, err2 := c.ClusterInfo(t.Context()).Result()
+			return err == nil && err2 == nil && len(shards) == 3 && len(info) > 16 && info[:16] == "cluster_state:ok"
+		})
+	}
 	exercise(t, newTestBus(t, "redis+cluster://"+addrs[0], Config{}))
 }

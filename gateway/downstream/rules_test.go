@@ -222,3 +222,15 @@ func TestEventsKeepTheirBytes(t *testing.T) {
 		})
 	}
 }
+
+// A session that gives its goroutine up when something has just come would sleep
+// on it.
+func TestWhatComesBeforeParkingIsServed(t *testing.T) {
+	r := newRig(t, nil)
+	s := r.live(&listSink{})
+	r.must(s.serveReady(true))
+	r.publish("order_1", "alice")
+	if s.park() {
+		t.Error("park() = true with an event waiting, want false")
+	}
+}
