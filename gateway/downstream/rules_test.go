@@ -102,6 +102,9 @@ func TestLiveIsToldAfterTheSnapshotOfAReset(t *testing.T) {
 		changed := make(chan struct{})
 		close(changed)
 		s.told, s.changed = told, changed
+		if r.must(s.serveHealth(true)); len(to.kinds) > 0 {
+			t.Errorf("%q was told while the reset waited, want nothing", to.kinds)
+		}
 		if err := s.live(); err != errClientGone {
 			t.Fatalf("live() = %v, want %v once live was told", err, errClientGone)
 		}
