@@ -82,37 +82,40 @@ func TestBurstIsNoStrikeAndStatusIsTold(t *testing.T) {
 // session hears of first.
 func TestLiveIsToldAfterTheSnapshotOfAReset(t *testing.T) {
 	r := newRig(t, nil)
-	nonce := gateway.Epoch(100)
-	for _, told := range []gateway.State{gateway.Live, gateway.CatchingUp} {
-		for _, healthFirst := range []bool{true, false} {
-			to := &listSink{}
-			s := r.live(to)
-			nonce++
-			term, _, err := r.bus.Acquire(context.Background(), gateway.AcquireRequest{
-				Nonce: nonce, TTL: time.Hour, Previous: r.term.Fence, NewHistory: true,
-			})
-			r.must(err)
-			r.term, r.acked = term, 0
-			r.must(r.bus.Renew(context.Background(), r.term, time.Hour,
-				gateway.Health{State: gateway.Live, Reason: nonce.String(), Since: time.Now()})) // rings the doorbell
-			r.until("the session is detached", func() bool { return len(s.sub.Detached()) == 1 })
-			r.cover("alice")
-			changed := make(chan struct{})
-			close(changed)
-			s.told, s.changed = told, changed
-			if healthFirst {
-				r.must(s.serveHealth(true))
+	for i, told := range slices.Repeat([]gateway.State{gateway.Live, gateway.CatchingUp}, 12) {
+		to := &listSink{}
+		s := r.live(to)
+		to.wrote = func(kind string) {
+			if kind == "live" {
+				s.end(errClientGone)
 			}
-			r.must(s.serveReady(true))
-			want := []string{"reset", "snapshot", "live", "replay_complete"}
-			if told == gateway.Live { // it is no longer
-				want = append([]string{"catching_up"}, want...)
-			}
-			if !slices.Equal(to.kinds, want) {
-				t.Errorf("to a client that was told %s, health first %v: %q, want %q", told, healthFirst, to.kinds, want)
-			}
-			s.sub.Close()
 		}
+		term, _, err := r.bus.Acquire(context.Background(), gateway.AcquireRequest{
+			Nonce: gateway.Epoch(100 + i), TTL: time.Hour, Previous: r.term.Fence, NewHistory: true,
+		})
+		r.must(err)
+		r.term, r.acked = term, 0
+		r.must(r.bus.Renew(context.Background(), r.term, time.Hour,
+			gateway.Health{State: gateway.Live, Reason: strconv.Itoa(i), Since: time.Now()})) // rings the doorbell
+		r.until("the session is detached", func() bool { return len(s.sub.Detached()) == 1 })
+		r.cover("alice")
+		changed := make(chan struct{})
+		close(changed)
+		s.told, s.changed = told, changed
+		if r.must(s.serveHealth(true)); len(to.kinds) > 0 {
+			t.Errorf("%q was told while the reset waited, want nothing", to.kinds)
+		}
+		if err := s.live(); err != errClientGone {
+			t.Fatalf("live() = %v, want %v once live was told", err, errClientGone)
+		}
+		want := []string{"reset", "snapshot", "live"}
+		if told == gateway.Live { // it is no longer
+			want = append([]string{"catching_up"}, want...)
+		}
+		if !slices.Equal(to.kinds, want) {
+			t.Errorf("to a client that was told %s: %q, want %q", told, to.kinds, want)
+		}
+		s.sub.Close()
 	}
 }
 

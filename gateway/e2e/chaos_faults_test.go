@@ -229,7 +229,7 @@ var leaderFaults = []fault{
 		n.redis.heal()
 		return nil
 	}},
-	{row: "L6", name: "leader alone without Pepay", strikes: strikesNodes, slow: true, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
+	{row: "L6", name: "leader alone without Pepay", strikes: strikesUpstream, slow: true, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
 		n := s.leader(r)
 		n.upstream.cut()
 		limit := time.Now().Add(30 * time.Second)

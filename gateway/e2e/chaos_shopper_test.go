@@ -48,6 +48,7 @@ type delivery struct {
 // A cover is what one snapshot showed: nothing older is owed any more. One that
 // was not complete goes on until the stream says that it is.
 type cover struct {
+	at       time.Time
 	shown    map[subject]version
 	statuses map[string]string // order → status of a gateway's own event
 	left     int               // events of it yet to come
@@ -382,7 +383,7 @@ func (s *shopper) event(raw, _ string) {
 	inSnapshot := false
 	if n := len(s.covers); n > 0 && (s.covers[n-1].left > 0 || s.covers[n-1].open) {
 		c := s.covers[n-1]
-		inSnapshot = c.left > 0
+		inSnapshot = true // or completes one
 		c.left = max(c.left-1, 0)
 		if own {
 			c.statuses[sub.order] = p.status()
@@ -489,7 +490,7 @@ func (s *shopper) control(raw []byte, _ string) {
 
 // coverLocked begins a snapshot of n events.
 func (s *shopper) coverLocked(n int, open bool) *cover {
-	c := &cover{left: n, open: open, shown: map[subject]version{}, statuses: map[string]string{}}
+	c := &cover{at: time.Now(), left: n, open: open, shown: map[subject]version{}, statuses: map[string]string{}}
 	s.covers = append(s.covers, c)
 	s.firsts = append(s.firsts, "")
 	return c
@@ -540,15 +541,20 @@ func (s *shopper) missing(facts []*fact) []*fact {
 	defer s.mu.Unlock()
 	var out []*fact
 	for _, f := range facts {
-		if s.got[f.id] == nil && !s.coveredLocked(f) {
+		if s.got[f.id] == nil && !s.coveredLocked(f, time.Now()) {
 			out = append(out, f)
 		}
 	}
 	return out
 }
 
-func (s *shopper) coveredLocked(f *fact) bool {
+// coveredLocked says whether a snapshot that began before then has shown f's
+// object at least as new.
+func (s *shopper) coveredLocked(f *fact, then time.Time) bool {
 	for _, c := range s.covers {
+		if c.at.After(then) {
+			break
+		}
 		if v, ok := c.shown[f.subject]; ok && f.version.compare(v) <= 0 {
 			return true
 		}
@@ -588,8 +594,8 @@ func (s *shopper) audit(tr *truth) (foreign, altered, disorder []string) {
 			continue
 		}
 		f := tr.fact(id)
-		if f == nil || !tr.stableAt(f.at) {
-			continue
+		if f == nil || !tr.stableAt(f.at) || s.coveredLocked(f, s.got[id].at) {
+			continue // a log that was rewound, and a look-up, bring again what a snapshot had shown
 		}
 		if f.version.compare(last.version) < 0 {
 			disorder = append(disorder, fmt.Sprintf("%s at %s after %s", id, s.got[id].at.Format(clockFormat), last.id))

@@ -200,16 +200,24 @@ func (c *chaos) inject(ctx context.Context, until time.Time) {
 func (c *chaos) strike(ctx context.Context, several ...fault) {
 	var names []string
 	resets, shuffles := 0, len(several) > 1 // together, anything may come late
+	age, longer := time.Second, time.Second // how old, and for how much longer
 	for _, f := range several {
 		names = append(names, f.row+" "+f.name)
 		resets += f.resets * len(several) // a snapshot that another fault cuts short is asked for again
 		shuffles = shuffles || f.shuffles
+		if f.late > 0 {
+			age, longer = max(age, f.late), lastSweep
+		}
 		c.tally.faults[f.row]++
 	}
 	name := strings.Join(names, " + ")
 	c.mu.Lock()
 	c.hidden = 0
 	c.mu.Unlock()
+	settled := func(time.Duration) {}
+	if shuffles {
+		settled = c.truth.unsettle(age)
+	}
 	before, began := c.resetsOf(), time.Now()
 	var wg sync.WaitGroup
 	errs := make([]error, len(several))
@@ -220,14 +228,7 @@ func (c *chaos) strike(ctx context.Context, several ...fault) {
 	wg.Wait()
 	struck := time.Since(began)
 	healed := c.settle(ctx, name)
-	if shuffles {
-		c.truth.shuffled(began.Add(-time.Second), time.Now().Add(time.Second))
-	}
-	for _, f := range several {
-		if f.late > 0 {
-			c.truth.shuffled(time.Now().Add(-f.late), time.Now().Add(lastSweep))
-		}
-	}
+	settled(longer)
 	told, most := c.newResets(before)
 	c.mu.Lock()
 	hidden := c.hidden
@@ -559,9 +560,18 @@ func (c *chaos) checkLog(ctx context.Context) {
 			lost++
 		}
 	}
-	fmt.Fprintf(c.out, "the log has %d events, none twice unless told above; %d of the record since its first are not there\n", len(ids), lost)
-	if lost > 0 {
-		c.fault("%d events are not in the log", lost)
+	turned, last := 0, version{}
+	for _, id := range ids {
+		if f := c.truth.fact(id); f != nil && c.truth.stableAt(f.at) {
+			if f.version.compare(last) < 0 {
+				turned++
+			}
+			last = later(last, f.version)
+		}
+	}
+	fmt.Fprintf(c.out, "the log has %d events, none twice unless told above; %d of the record since its first are not there, %d out of order\n", len(ids), lost, turned)
+	if lost > 0 || turned > 0 {
+		c.fault("%d events are not in the log, %d out of order", lost, turned)
 	}
 }
 

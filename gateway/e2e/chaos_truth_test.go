@@ -88,7 +88,7 @@ type truth struct {
 	byID      map[string]*fact
 	customers map[string][]*fact
 	owners    map[string]string // order → customer
-	unstable  []window          // when the upstream's order was not
+	unstable  []*window         // when the upstream's order was not
 }
 
 type window struct{ from, to time.Time }
@@ -207,11 +207,19 @@ func (tr *truth) all() []*fact {
 	return tr.facts[:len(tr.facts):len(tr.facts)]
 }
 
-// shuffled notes that between from and to the upstream's order was not stable.
-func (tr *truth) shuffled(from, to time.Time) {
+// unsettle notes that from now on, and what is older by up to age, may come in
+// another order than the upstream's, until settled is called and for a while
+// longer.
+func (tr *truth) unsettle(age time.Duration) (settled func(longer time.Duration)) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	tr.unstable = append(tr.unstable, window{from, to})
+	w := &window{from: time.Now().Add(-age), to: time.Now().Add(time.Hour)}
+	tr.unstable = append(tr.unstable, w)
+	return func(longer time.Duration) {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		w.to = time.Now().Add(longer)
+	}
 }
 
 func (tr *truth) stableAt(at time.Time) bool {
