@@ -38,7 +38,7 @@ client:
 # The race detector is on, the order of tests is shuffled, nothing is skipped.
 # Tests that may run beside others wait more than they work.
 test: setup lint
-	$(GO) test -race -shuffle=on -parallel 8 -timeout 9m ./...
+	$(GO) test -race -shuffle=on -parallel 8 -timeout 15m ./...
 	$(GO) -C tools test ./mutants
 
 lint:

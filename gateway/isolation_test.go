@@ -142,11 +142,16 @@ func (y *testimony) owe(view string, l listener, ids []string) {
 // order of which it came out, by an event or a look-up, whose it is.
 func (y *testimony) handOn(view string, l listener, ids []string) {
 	for i, o := range y.shop.orders {
-		owner, linked := y.shop.known[i], y.shop.known[i]
+		owner, linked, asked := false, false, false
 		for _, ev := range y.shop.events {
 			k := ev.Keys
+			// Only an order whose customer nobody has named yet is looked up.
+			asked = asked || !owner && k.Order == o.Order && k.Customer == ""
 			owner = owner || k.Order == o.Order && k.Customer == o.Customer
 			linked = linked || k.Order == o.Order && k.Invoice == o.Invoice
+		}
+		if asked && y.shop.known[i] {
+			owner, linked = true, true
 		}
 		newest := map[Object]*Event{}
 		for j := range y.shop.events {

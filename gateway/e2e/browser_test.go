@@ -14,7 +14,6 @@ const webDir = "../../web"
 // dev`. What a page does is checked in web/test; screenshots go to SCREENSHOTS
 // when it is set.
 func TestPagesInBrowsers(t *testing.T) {
-	t.Parallel()
 	storefront, ops := startDev(t)
 	runNode(t, []string{"npm", "test", "--silent"}, "STOREFRONT_URL="+storefront, "OPS_URL="+ops)
 }
@@ -22,7 +21,6 @@ func TestPagesInBrowsers(t *testing.T) {
 // The client and the element in real pages. It counts streams at the gateway, so
 // it has one of its own, and a second for what takes a minute and the element.
 func TestClientInChromium(t *testing.T) {
-	t.Parallel()
 	storefront, ops := startDev(t)
 	sessions, _ := startDev(t)
 	runNode(t, []string{"npm", "run", "--silent", "test:live"},

@@ -119,8 +119,8 @@ test('a connection that only looks open is found out when the page is looked at'
 test('a page is frozen, and thawed', async (t) => {
   const { context, shop, open } = await rig.shopper(t);
   const page = await open();
-  const other = await open();
   await is(page, 'live');
+  const other = await open();
   await is(other, 'live', 'shared');
   const cdp = await context.newCDPSession(page);
   const order = await shop.place();
