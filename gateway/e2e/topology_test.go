@@ -106,9 +106,13 @@ func (s *sentinels) replicas(ctx context.Context) int {
 	return strings.Count(info, "state=online")
 }
 
-// killPrimary kills the primary, waits until another took its place, and starts
+// killPrimary waits until both replicas follow, kills the primary, waits until another took its place, and starts
 // the old one again, which then follows.
 func (s *sentinels) killPrimary(ctx context.Context, t testing.TB) error {
+	// Sentinel promotes nobody who has not caught up since the last time.
+	for i := 0; i < 300 && s.replicas(ctx) < 2; i++ {
+		sleepFor(ctx, 100*time.Millisecond)
+	}
 	old, err := s.primary(ctx)
 	if err != nil {
 		return err
