@@ -40,9 +40,10 @@ type fault struct {
 	inject    func(context.Context, *site, *rand.Rand) error
 }
 
-// faults are the rows that can be made to happen to whole processes. The others
-// have tests of their own: R11 TestClusterSlotMoves, R14 TestRedisClockJumps,
-// G6 TestPanicEndsOneStream, B1 and B2 the tests behind nginx.
+// faults are the rows that can be made to happen to whole processes. U13 is the
+// devnet's clock, which the seed sets. The others have tests of their own: U19 in
+// gateway/upstream, R11 in topology_test.go, G6 in gateway/downstream, B1 and B2
+// behind nginx. R14, the clock of Redis's host, has none.
 var faults = slices.Concat(upstreamFaults, leaderFaults, redisFaults, nodeFaults, clientFaults)
 
 // switches sets the devnet's switches for d, cutting the stream at the start if
@@ -204,7 +205,7 @@ var leaderFaults = []fault{
 		s.leader(r).kill(ctx, time.Second)
 		return nil
 	}},
-	{row: "L2", name: "leader paused past its lease, and U19", strikes: strikesNodes, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
+	{row: "L2", name: "leader paused past its lease", strikes: strikesNodes, inject: func(ctx context.Context, s *site, r *rand.Rand) error {
 		p := s.leader(r).running()
 		if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			return nil // gone by itself meanwhile
