@@ -33,8 +33,8 @@ func deliverNext(t testing.TB, n *Node, subs []*Subscriber, order string) {
 		t.Fatal("take = false, want true")
 	}
 	for _, s := range subs {
-		for len(s.queue) > 0 {
-			<-s.queue
+		for s.Queued() > 0 {
+			s.Next()
 		}
 	}
 }

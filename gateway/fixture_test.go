@@ -102,8 +102,8 @@ func (c *collector) write(f *Frame) error {
 
 // drain takes what waits in s's queue.
 func (c *collector) drain(s *Subscriber) {
-	for len(s.queue) > 0 {
-		c.frames = append(c.frames, <-s.queue)
+	for s.Queued() > 0 {
+		c.frames = append(c.frames, s.Next())
 	}
 }
 
@@ -150,12 +150,14 @@ func live(t testing.TB, n *Node, s Scope) (*Subscriber, *collector) {
 
 // detached takes the notice of a detachment, and why.
 func detached(s *Subscriber) error {
-	select {
-	case <-s.Detached():
-		return s.Why()
-	default:
-		return nil
-	}
+	return s.Detached()
+}
+
+// signalled has s ring the channel it returns.
+func signalled(s *Subscriber) <-chan struct{} {
+	rung := make(chan struct{}, 1)
+	s.Wake = func() { signal(rung) }
+	return rung
 }
 
 // A viewer is a browser: it keeps its cursor, reconnects, and after a reset
@@ -208,6 +210,7 @@ func (v *viewer) reset(s *Subscriber, reason string) {
 // run is one connection, until ctx ends or the node cannot serve it.
 func (v *viewer) run(ctx context.Context, n *Node) {
 	s := n.Subscribe(v.scope)
+	rung := signalled(s)
 	defer s.Close()
 	v.mu.Lock()
 	since := v.cursor
@@ -228,7 +231,7 @@ func (v *viewer) run(ctx context.Context, n *Node) {
 		var reset *ResetError
 		switch err := s.CatchUp(ctx, v.write); {
 		case err == nil:
-			v.live(ctx, s)
+			v.live(ctx, s, rung)
 		case errors.As(err, &reset):
 			v.reset(s, reset.Reason)
 		case errors.Is(err, ErrBusy):
@@ -242,22 +245,22 @@ func (v *viewer) run(ctx context.Context, n *Node) {
 	}
 }
 
-func (v *viewer) live(ctx context.Context, s *Subscriber) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case f := <-s.Queue():
+func (v *viewer) live(ctx context.Context, s *Subscriber, rung <-chan struct{}) {
+	for ctx.Err() == nil {
+		why := s.Detached() // nothing is queued any more when there is a reason
+		for f := s.Next(); f != nil; f = s.Next() {
 			_ = v.write(f)
-		case <-s.Detached():
-			for len(s.queue) > 0 {
-				_ = v.write(<-s.queue)
-			}
+		}
+		if why != nil {
 			var reset *ResetError
-			if errors.As(s.Why(), &reset) {
+			if errors.As(why, &reset) {
 				v.reset(s, reset.Reason)
 			}
 			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-rung:
 		}
 	}
 }

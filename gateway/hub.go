@@ -14,8 +14,6 @@ const (
 	attachWindow = 256
 	// attachMatches bounds what is queued while attaching.
 	attachMatches = 48
-	// QueueFrames is the capacity of a subscriber's queue. A full one detaches it.
-	QueueFrames = 64
 )
 
 // A ResetError ends a subscriber's continuity: the client must be told reset,
@@ -159,13 +157,10 @@ func (h *Hub) offerLocked(s *Subscriber, it *item, before Position) {
 	if len(frames) == 0 {
 		return
 	}
-	if cap(s.queue)-len(s.queue) < len(frames) {
+	if !s.offer(frames...) {
 		h.slow.Add(1)
 		h.detachLocked(s, before, ErrSlow)
 		return
-	}
-	for _, f := range frames {
-		s.queue <- f // only this lock's holder sends, so there is room
 	}
 	h.delivered.Add(int64(len(frames)))
 	s.wake()
@@ -243,14 +238,12 @@ func (h *Hub) attach(s *Subscriber) bool {
 			}
 		}
 		h.scratch = frames[:0]
-		if cap(s.queue)-len(s.queue) < len(frames) {
+		if !s.offer(frames...) {
 			return false
-		}
-		for _, f := range frames {
-			s.queue <- f
 		}
 	}
 	s.pos, s.live = h.pos, true
+	s.setDetached(nil)
 	h.index.add(s)
 	return true
 }
@@ -260,12 +253,9 @@ func (h *Hub) detachLocked(s *Subscriber, p Position, why error) {
 	if !s.live {
 		return
 	}
-	s.live, s.pos, s.why = false, p, why
+	s.live, s.pos = false, p
 	h.index.remove(s)
-	select {
-	case s.detached <- struct{}{}:
-	default: // told already, not yet read
-	}
+	s.setDetached(why)
 	s.wake()
 }
 
@@ -280,10 +270,8 @@ func (h *Hub) offerTip(s *Subscriber) {
 	if h.tip == nil {
 		h.tip = &Frame{Kind: FrameTip, Pos: h.pos, Cursor: h.codec.Encode(h.pos)}
 	}
-	select {
-	case s.queue <- h.tip:
+	if s.offer(h.tip) {
 		s.wake()
-	default:
 	}
 }
 

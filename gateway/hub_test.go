@@ -170,7 +170,7 @@ func TestSlowSubscriberIsDetachedAndCatchesUp(t *testing.T) {
 		if err := detached(slow); !errors.Is(err, ErrSlow) {
 			t.Fatalf("Why = %v, want ErrSlow", err)
 		}
-		if got := len(slow.queue); got != QueueFrames {
+		if got := slow.Queued(); got != QueueFrames {
 			t.Errorf("%d frames wait for the slow one, want the whole queue of %d", got, QueueFrames)
 		}
 		if got := n.Stats(); got.Slow != 1 || got.Subscribers != 0 {
@@ -478,18 +478,18 @@ func TestTipToADetachedOrFullSubscriberIsForgotten(t *testing.T) {
 	for range QueueFrames + 5 {
 		s.Tip()
 	}
-	if got := len(s.queue); got != QueueFrames || !s.live {
+	if got := s.Queued(); got != QueueFrames || !s.live {
 		t.Errorf("%d tips queued, live %v, want %d and true", got, s.live, QueueFrames)
 	}
 	s.Close()
 	s.Close()
-	for len(s.queue) > 0 {
-		<-s.queue
+	for s.Queued() > 0 {
+		s.Next()
 	}
-	if s.Tip(); len(s.queue) != 0 {
+	if s.Tip(); s.Queued() != 0 {
 		t.Errorf("a closed subscriber got a tip")
 	}
-	if n.hub.take(Announcement{Epoch: 1, From: 0, Entries: entriesOf(0, 1, testEvent(1, Keys{}))}); len(s.queue) != 0 {
+	if n.hub.take(Announcement{Epoch: 1, From: 0, Entries: entriesOf(0, 1, testEvent(1, Keys{}))}); s.Queued() != 0 {
 		t.Errorf("a closed subscriber got an event")
 	}
 }
@@ -682,6 +682,7 @@ func TestHubConcurrentUse(t *testing.T) {
 			scope := []Scope{account, {Customer: "c1"}, {Orders: []string{"o1", "o2"}}}[i%3]
 			s := n.Subscribe(scope)
 			s.Seek(Position{1, 0})
+			rung := signalled(s)
 			c := &collector{}
 			defer func() { got[i] = c.ids() }()
 			defer s.Close()
@@ -692,14 +693,11 @@ func TestHubConcurrentUse(t *testing.T) {
 				}
 				s.Tip()
 				for live := true; live && !c.has(total-1); {
-					select {
-					case f := <-s.Queue():
+					<-rung
+					live = s.Detached() == nil
+					for f := s.Next(); f != nil; f = s.Next() {
 						c.frames = append(c.frames, f)
 						f.Encoded(WS, func(f *Frame) any { return f.Pos })
-					case <-s.Detached():
-						c.drain(s)
-						_ = s.Why()
-						live = false
 					}
 				}
 			}

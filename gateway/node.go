@@ -44,6 +44,7 @@ type Node struct {
 
 	ringReplays, logReplays atomic.Int64
 	short                   atomic.Bool
+	within                  atomic.Pointer[func(func())] // set by OnDeliver
 
 	mu       sync.Mutex // guards the fields below
 	health   Health
@@ -91,13 +92,29 @@ func (n *Node) announced(a Announcement) {
 			n.cfg.OnAsk(a.Ask)
 		}
 	default:
-		if !n.hub.take(a) {
-			n.kick() // a gap, a fork, or early: the log decides
-			return
-		}
-		n.observe(a.Entries)
+		n.deliver(func() {
+			if !n.hub.take(a) {
+				n.kick() // a gap, a fork, or early: the log decides
+				return
+			}
+			n.observe(a.Entries)
+		})
 	}
 }
+
+// deliver runs hand, which hands frames out, within what OnDeliver has set.
+func (n *Node) deliver(hand func()) {
+	if within := n.within.Load(); within != nil {
+		(*within)(hand)
+		return
+	}
+	hand()
+}
+
+// OnDeliver has announced frames handed out within f, which must call hand
+// before it returns, and must not block. What hand woke can be served by the
+// same goroutine then, instead of waiting for another.
+func (n *Node) OnDeliver(f func(hand func())) { n.within.Store(&f) }
 
 func (n *Node) observe(entries []Entry) {
 	now := time.Now().UnixMilli()
@@ -259,10 +276,7 @@ func (n *Node) Position() Position {
 // Subscribe returns a subscriber that stands at the node's present position and
 // is not live yet: Seek and CatchUp make it so.
 func (n *Node) Subscribe(scope Scope) *Subscriber {
-	return &Subscriber{
-		node: n, scope: scope, queue: make(chan *Frame, QueueFrames),
-		detached: make(chan struct{}, 1), pos: n.Position(),
-	}
+	return &Subscriber{node: n, scope: scope, pos: n.Position()}
 }
 
 // A Start is where a stream with a since begins.

@@ -87,7 +87,7 @@ func TestFrameIsEncodedOncePerTransport(t *testing.T) {
 	}
 	n.hub.take(Announcement{Epoch: 1, From: 0, Entries: entriesOf(0, 1, testEvent(1, Keys{Order: "o", Customer: "c"}))})
 	for _, s := range subs {
-		frames = append(frames, <-s.queue)
+		frames = append(frames, s.Next())
 	}
 	var encodings [transports]atomic.Int64
 	var wg sync.WaitGroup

@@ -252,8 +252,8 @@ func TestHubDeliversExactlyWhatTheScopeAllows(t *testing.T) {
 		}
 		for j, s := range subs {
 			var live, replayed []string
-			for len(s.queue) > 0 {
-				live = append(live, (<-s.queue).Event.ID)
+			for s.Queued() > 0 {
+				live = append(live, s.Next().Event.ID)
 			}
 			if !slices.Equal(live, want[j]) {
 				rt.Fatalf("%+v got live %q, want %q", s.scope, live, want[j])

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -15,37 +16,68 @@ const (
 // A Subscriber is one downstream connection's place in the hub. Its methods are
 // for the one goroutine that writes to the connection.
 type Subscriber struct {
-	node     *Node
-	scope    Scope       // fixed at Subscribe
-	queue    chan *Frame // sent to under the hub's lock only; never closed
-	detached chan struct{}
+	node  *Node
+	scope Scope // fixed at Subscribe
 
 	// Set before CatchUp, or nil. Flush is called when CatchUp is about to wait, so
-	// that what it has written does not. Wake is called when something has come
-	// to Queue or Detached; under the hub's lock, so it must not block.
+	// that what it has written does not. Wake is called when a frame has come or
+	// the hub has detached the subscriber; under the hub's lock, so it must not
+	// block.
 	Flush func() error
 	Wake  func()
 
 	// Guarded by the hub's lock while live, the owner's otherwise.
 	live bool
 	pos  Position
-	why  error
+
+	mu       sync.Mutex // guards the fields below; taken within the hub's lock, never the other way
+	queue    frameQueue // frames are put under the hub's lock only
+	detached error      // why the hub took it out; nil otherwise
 }
 
-// Queue is where live frames arrive. The events in it, and those CatchUp
-// writes, are the stream; a frame is delivered once it is on the socket.
-func (s *Subscriber) Queue() <-chan *Frame { return s.queue }
+// Next takes the oldest frame that waits, nil when none does. The events it
+// returns, and those CatchUp writes, are the stream; a frame is delivered once
+// it is on the socket.
+func (s *Subscriber) Next() *Frame {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue.take()
+}
 
-// Detached receives when the hub has taken the subscriber out. The owner then
-// writes what is left in Queue, and reads why with Why.
-func (s *Subscriber) Detached() <-chan struct{} { return s.detached }
+// Queued returns how many frames wait.
+func (s *Subscriber) Queued() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue.n
+}
 
-// Why says why the hub detached the subscriber: ErrSlow (call CatchUp) or a
-// *ResetError (start again from a snapshot). Only after Detached.
-func (s *Subscriber) Why() error {
-	s.node.hub.mu.Lock()
-	defer s.node.hub.mu.Unlock()
-	return s.why
+// Detached says why the hub has taken the subscriber out: ErrSlow (call CatchUp)
+// or a *ResetError (start again from a snapshot). The owner first writes what
+// still waits. It is nil from when CatchUp has made the subscriber live.
+func (s *Subscriber) Detached() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.detached
+}
+
+// offer queues frames, all or none. Under the hub's lock.
+func (s *Subscriber) offer(frames ...*Frame) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if QueueFrames-s.queue.n < len(frames) {
+		return false
+	}
+	for _, f := range frames {
+		s.queue.put(f)
+	}
+	return true
+}
+
+// setDetached notes why the hub took s out, or, with nil, that it is live.
+func (s *Subscriber) setDetached(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.detached = why
 }
 
 // Position returns where the subscriber stands. Not while it is live.

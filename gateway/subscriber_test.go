@@ -67,8 +67,8 @@ func TestAttachLooksAtABoundedTail(t *testing.T) {
 		if got := n.hub.attach(s); got != tt.want {
 			t.Errorf("%+v attaches %d behind: %v, want %v", tt.scope, tt.back, got, tt.want)
 		}
-		if !tt.want && len(s.queue) > 0 {
-			t.Errorf("%+v was refused with %d frames queued", tt.scope, len(s.queue))
+		if !tt.want && s.Queued() > 0 {
+			t.Errorf("%+v was refused with %d frames queued", tt.scope, s.Queued())
 		}
 	}
 }

@@ -3,7 +3,6 @@ package downstream
 import (
 	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -56,7 +55,11 @@ func (d *door) enter(conn net.Conn) *clientConn {
 		d.dropped.Add(1)
 		return nil
 	}
-	return &clientConn{Conn: conn, door: d, late: d.room > 0 && n > d.room}
+	c := &clientConn{Conn: conn, door: d, late: d.room > 0 && n > d.room}
+	if sc, ok := conn.(syscall.Conn); ok {
+		c.raw, _ = sc.SyscallConn() // nil where there is none
+	}
+	return c
 }
 
 // A listener accepts until it is closed, and sets what connections need.
@@ -100,58 +103,98 @@ func passes(err error) bool {
 	return false
 }
 
-// A clientConn is a client's connection: it leaves through the door once, and a
-// reader can have its bytes counted before any library has made something of
-// them. A WebSocket's may be written to by several goroutines.
+// A clientConn is a client's connection: it leaves through the door once, and
+// what arrives on it can be had without a goroutine that waits for it.
 type clientConn struct {
 	net.Conn
-	door    *door
-	late    bool // it came when there was no room for a stream
-	left    sync.Once
-	receive func(n int) error // may be nil; set and called by who reads
-
-	framed bool       // whole WebSocket frames are written; set before there are two writers
-	mu     sync.Mutex // guards the field below, and writes of frames
-	closed bool       // a close frame was written: nothing may follow it
+	door   *door
+	raw    syscall.RawConn // nil where the connection has none
+	late   bool            // it came when there was no room for a stream
+	held   bool            // reading stops at what was read ahead
+	closed atomic.Bool
+	poller atomic.Pointer[poller] // that watches it; nil while none does
+	to     receiver               // told by it
+	fd     int32                  // its descriptor; guarded by the poller's mu
 }
+
+// A receiver is told what arrives on a connection, one call at a time.
+type receiver interface {
+	// receive takes bytes, which are only lent. It must not block.
+	receive([]byte)
+	// gone is called once, when nothing arrives any more.
+	gone()
+}
+
+// errHeld ends the reading of what was read ahead.
+var errHeld = errors.New("downstream: held")
 
 // Read implements net.Conn.
 func (c *clientConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err == nil && c.receive != nil {
-		err = c.receive(n)
+	if c.held {
+		return 0, errHeld
 	}
-	return n, err
-}
-
-// Write implements net.Conn. Whoever sends the first close frame of a WebSocket,
-// the library or a session, it is the last.
-func (c *clientConn) Write(p []byte) (int, error) {
-	if !c.framed {
-		return c.Conn.Write(p)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return 0, net.ErrClosed
-	}
-	c.closed = len(p) > 0 && p[0] == closeOpcode
-	return c.Conn.Write(p)
+	return c.Conn.Read(p)
 }
 
 // Close implements net.Conn.
 func (c *clientConn) Close() error {
-	err := c.Conn.Close()
-	c.left.Do(func() { c.door.open.Add(-1) })
-	return err
+	if !c.closed.Swap(true) {
+		c.door.open.Add(-1)
+	}
+	if p := c.poller.Load(); p != nil {
+		p.forget(c) // its descriptor may be another's soon
+	}
+	return c.Conn.Close()
 }
 
-// accepted returns the clientConn under a connection that the library has
-// handed over.
-func accepted(conn net.Conn) (*clientConn, bool) {
-	if hijacked, ok := conn.(interface{ UnsafeConn() net.Conn }); ok {
-		conn = hijacked.UnsafeConn()
+// takeOver returns the connection under one that the library has handed over,
+// and what the library has read of it beyond the request. The library's object
+// is not needed any more.
+func takeOver(conn net.Conn) (under net.Conn, ahead []byte) {
+	hijacked, ok := conn.(interface{ UnsafeConn() net.Conn })
+	if !ok {
+		return conn, nil
 	}
-	c, ok := conn.(*clientConn)
-	return c, ok
+	c, ok := hijacked.UnsafeConn().(*clientConn)
+	if !ok {
+		return conn, nil
+	}
+	c.held = true
+	var room [512]byte
+	for {
+		n, err := conn.Read(room[:])
+		ahead = append(ahead, room[:n]...)
+		if err != nil {
+			break
+		}
+	}
+	c.held = false
+	return c, ahead
+}
+
+// receive has to told what arrives on conn, by the poller if there is one.
+func (s *Server) receive(conn net.Conn, to receiver) {
+	if c, ok := conn.(*clientConn); ok && c.raw != nil && s.poller != nil {
+		c.to = to
+		c.poller.Store(s.poller)
+		if s.poller.watch(c) == nil {
+			return
+		}
+	}
+	read := func() {
+		room := make([]byte, 512)
+		for {
+			n, err := conn.Read(room)
+			if n > 0 {
+				to.receive(room[:n])
+			}
+			if err != nil {
+				to.gone()
+				return
+			}
+		}
+	}
+	if !s.streams.spawn(read) {
+		to.gone()
+	}
 }

@@ -44,7 +44,8 @@ func (l *listSink) control(v any, _ string) error {
 	return nil
 }
 func (l *listSink) ping() error              { return nil }
-func (l *listSink) flush() error             { return nil }
+func (l *listSink) waiting() int             { return 0 }
+func (l *listSink) flush(bool) error         { return nil }
 func (l *listSink) finish(*session, *ending) {}
 func (l *listSink) abort()                   {}
 
@@ -55,13 +56,9 @@ func (r *rig) session(to sink) *session {
 		transport: gateway.SSE, ip: netip.IPv6Loopback(), controls: true,
 		grant: grant{scope: gateway.Scope{Customer: "alice"}, sessions: time.Now().Add(time.Hour)},
 	}, to)
-	s.beatAt = time.Now().Add(time.Hour)
-	s.clock = time.AfterFunc(time.Hour, s.wake)
+	s.beatAt, s.mayBlock = time.Now().Add(time.Hour), true
 	s.subscribe()
-	r.Cleanup(func() {
-		s.clock.Stop()
-		s.sub.Close()
-	})
+	r.Cleanup(s.sub.Close)
 	return s
 }
 
@@ -82,8 +79,8 @@ func TestPlaceLostWhileCatchingUp(t *testing.T) {
 		if err := s.catchUp(); err != nil {
 			t.Errorf("catchUp() with snapshot %v = %v, want nil", tc.snapshot, err)
 		}
-		if !slices.Equal(to.kinds, tc.want) || len(s.sub.Queue()) != 1 {
-			t.Errorf("catchUp() with snapshot %v wrote %v and queued %d frames, want %v and a tip", tc.snapshot, to.kinds, len(s.sub.Queue()), tc.want)
+		if !slices.Equal(to.kinds, tc.want) || s.sub.Queued() != 1 {
+			t.Errorf("catchUp() with snapshot %v wrote %v and queued %d frames, want %v and a tip", tc.snapshot, to.kinds, s.sub.Queued(), tc.want)
 		}
 		if got := r.server.Stats().Resets - resets; got != 1 {
 			t.Errorf("%d resets counted, want 1", got)

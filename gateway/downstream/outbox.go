@@ -1,13 +1,13 @@
 package downstream
 
 import (
-	"io"
+	"net"
 	"sync"
+	"time"
 )
 
-// joinedBytes is when frames that wait for one connection are written at the
-// latest; few writes are larger.
-const joinedBytes = 32 << 10
+// writeTimeout is for a write that the client does not take at once.
+const writeTimeout = 10 * time.Second
 
 // joinedBuffers are for the moments in which more than one frame waits for a
 // connection; hardly any connection has one.
@@ -19,38 +19,64 @@ var joinedBuffers = sync.Pool{New: func() any { return new(make([]byte, 0, joine
 type outbox struct {
 	first  []byte
 	joined *[]byte // first and what came after it; nil while there is nothing more
+	sent   int     // bytes of either
 }
 
-// add takes b, which must not change any more, and says whether it is time to
-// flush.
-func (o *outbox) add(b []byte) (full bool) {
+// add takes b, which must not change any more.
+func (o *outbox) add(b []byte) {
 	switch {
 	case o.first == nil:
 		o.first = b
-		return len(b) >= joinedBytes
+		return
 	case o.joined == nil:
 		o.joined = joinedBuffers.Get().(*[]byte)
-		*o.joined = append((*o.joined)[:0], o.first...)
+		*o.joined = append((*o.joined)[:0], o.first[o.sent:]...)
+		o.sent = 0
 	}
 	*o.joined = append(*o.joined, b...)
-	return len(*o.joined) >= joinedBytes
 }
 
-func (o *outbox) empty() bool { return o.first == nil }
+// waiting is how many bytes wait.
+func (o *outbox) waiting() int { return len(o.bytes()) - o.sent }
 
-// flush writes what is there.
-func (o *outbox) flush(to io.Writer) error {
-	if o.joined == nil {
-		b := o.first
-		o.first = nil
-		_, err := to.Write(b)
+func (o *outbox) bytes() []byte {
+	if o.joined != nil {
+		return *o.joined
+	}
+	return o.first
+}
+
+// flush writes what waits. Unless it may block, for at most writeTimeout, it
+// returns errWouldBlock when the connection does not take all of it now.
+func (o *outbox) flush(to net.Conn, block bool) error {
+	b := o.bytes()
+	if len(b) == 0 {
+		return nil
+	}
+	n, err := writeNow(to, b[o.sent:])
+	if o.sent += n; err == nil && o.sent < len(b) {
+		if !block {
+			return errWouldBlock
+		}
+		err = writeWaiting(to, b[o.sent:])
+	}
+	o.clear()
+	return err
+}
+
+func (o *outbox) clear() {
+	if o.joined != nil && cap(*o.joined) <= 4*joinedBytes { // one grown by a huge event is not kept
+		joinedBuffers.Put(o.joined)
+	}
+	o.first, o.joined, o.sent = nil, nil, 0
+}
+
+// writeWaiting writes b, waiting for the client to take it.
+func writeWaiting(to net.Conn, b []byte) error {
+	if err := to.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return err
 	}
-	joined := o.joined
-	o.first, o.joined = nil, nil
-	_, err := to.Write(*joined)
-	if cap(*joined) <= 4*joinedBytes { // one grown by a huge event is not kept
-		joinedBuffers.Put(joined)
-	}
+	_, err := to.Write(b)
+	_ = to.SetWriteDeadline(time.Time{}) // fails only when closed
 	return err
 }

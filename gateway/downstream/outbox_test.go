@@ -3,15 +3,17 @@ package downstream
 import (
 	"bytes"
 	"errors"
-	"net/netip"
-	"strings"
+	"io"
+	"net"
 	"testing"
+	"time"
 
 	"pepay-gateway/gateway"
 )
 
 // A writeList keeps every write.
 type writeList struct {
+	net.Conn
 	writes [][]byte
 	err    error
 }
@@ -21,19 +23,22 @@ func (w *writeList) Write(b []byte) (int, error) {
 	return len(b), w.err
 }
 
+func (w *writeList) SetWriteDeadline(time.Time) error { return nil }
+
 func TestOutboxJoinsWhatWaits(t *testing.T) {
 	var o outbox
 	var to writeList
 	for _, frames := range [][]string{{"a"}, {"b", "c", "d"}, {"e"}} {
-		if !o.empty() {
-			t.Fatal("the outbox is not empty after a flush")
+		if n := o.waiting(); n != 0 {
+			t.Fatalf("%d bytes wait after a flush, want none", n)
 		}
 		for _, f := range frames {
-			if o.add([]byte(f)) {
-				t.Errorf("%q fills the outbox", f)
-			}
+			o.add([]byte(f))
 		}
-		if err := o.flush(&to); err != nil {
+		if got, want := o.waiting(), len(frames); got != want {
+			t.Errorf("%d bytes wait, want %d", got, want)
+		}
+		if err := o.flush(&to, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -48,7 +53,7 @@ func TestOutboxChangesNoFrame(t *testing.T) {
 	first[0] = 'a'
 	o.add(first)
 	o.add([]byte("b"))
-	if err := o.flush(&writeList{}); err != nil {
+	if err := o.flush(&writeList{}, true); err != nil {
 		t.Fatal(err)
 	}
 	if got := first[:2][1]; got != 0 {
@@ -56,25 +61,73 @@ func TestOutboxChangesNoFrame(t *testing.T) {
 	}
 }
 
-func TestOutboxIsFullBeforeItIsLarge(t *testing.T) {
+func TestOutboxKeepsWhatWouldBlock(t *testing.T) {
 	var o outbox
-	frame := []byte(strings.Repeat("x", 1000))
-	n := 1
-	for ; !o.add(frame); n++ {
-		if n > joinedBytes {
-			t.Fatal("the outbox is never full")
+	o.add([]byte("a"))
+	for _, frames := range []string{"", "b", "c"} {
+		o.add([]byte(frames))
+		if err := o.flush(&writeList{}, false); err != errWouldBlock {
+			t.Fatalf("flush = %v, want %v", err, errWouldBlock)
 		}
 	}
-	if got, want := n*1000, joinedBytes; got < want || got > want+1000 {
-		t.Errorf("full with %d bytes, want about %d", got, want)
+	var to writeList
+	if err := o.flush(&to, true); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(bytes.Join(to.writes, []byte("|"))), "abc"; got != want {
+		t.Errorf("written %q, want %q", got, want)
 	}
 	want := errors.New("gone")
-	if err := o.flush(&writeList{err: want}); !errors.Is(err, want) {
+	o.add([]byte("x"))
+	if err := o.flush(&writeList{err: want}, true); !errors.Is(err, want) {
 		t.Errorf("flush = %v, want %v", err, want)
 	}
-	var huge outbox
-	if !huge.add(make([]byte, joinedBytes)) {
-		t.Error("one huge frame does not fill the outbox")
+}
+
+// Whatever part of a write the kernel takes, the client gets every byte once and
+// in order.
+func TestOutboxGoesOnWhereTheKernelStopped(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	accepted, err := (&listener{ln, newDoor(0)}).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = accepted.Close() }()
+
+	var o outbox
+	var want []byte
+	blocked := false
+	for n := 0; n < 1000 || !blocked; n++ {
+		frame := bytes.Repeat([]byte{byte(n)}, 9_000+n%7)
+		want = append(want, frame...)
+		o.add(frame)
+		if n%3 == 0 {
+			err := o.flush(accepted, false)
+			if blocked = err == errWouldBlock; err != nil && !blocked {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := make(chan []byte, 1)
+	go func() {
+		b := make([]byte, len(want))
+		_, _ = io.ReadFull(client, b)
+		got <- b
+	}()
+	if err := o.flush(accepted, true); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(<-got, want) {
+		t.Error("the client got other bytes than were written")
 	}
 }
 
@@ -84,26 +137,31 @@ type flushCounter struct {
 	flushes int
 }
 
-func (f *flushCounter) flush() error {
+func (f *flushCounter) flush(bool) error {
 	f.flushes++
 	return nil
 }
 
 func TestQueuedFramesLeaveTogetherAndNoneIsForgotten(t *testing.T) {
 	r := newRig(t, nil)
+	r.cover("alice")
 	to := &flushCounter{}
-	s := r.server.newSession(&admission{transport: gateway.WS, ip: netip.IPv6Loopback()}, to)
-	queue := make(chan *gateway.Frame, 2*gateway.QueueFrames)
-	for range gateway.QueueFrames + 5 {
-		queue <- &gateway.Frame{Event: event("order_1", "alice")}
-	}
-	for _, want := range []int{gateway.QueueFrames, gateway.QueueFrames + 5} {
-		to.flushes = 0
-		if err := s.writeLive(<-queue, queue); err != nil {
-			t.Fatal(err)
+	s := r.session(to)
+	s.health, s.changed = r.node.Health()
+	s.told = s.health.State
+	r.must(s.catchUp())
+	r.must(s.serveReady(true))
+	for _, want := range []int{gateway.QueueFrames, 5} {
+		var batch []gateway.Record
+		for range want {
+			ev := event("order_1", "alice")
+			batch = append(batch, gateway.Record{ID: ev.ID, Event: ev, NewLinks: true})
 		}
-		if got := len(to.kinds); got != want || to.flushes != 1 || len(queue) != cap(queue)/2+5-want {
-			t.Errorf("%d events in %d flushes, %d left; want %d in 1", got, to.flushes, len(queue), want)
+		r.append(batch...)
+		to.flushes, to.kinds = 0, nil
+		r.must(s.serveReady(true))
+		if got := len(to.kinds); got != want || to.flushes != 1 || s.sub.Queued() != 0 {
+			t.Errorf("%d events in %d flushes, %d left; want %d in 1, and none", got, to.flushes, s.sub.Queued(), want)
 		}
 	}
 }

@@ -34,8 +34,7 @@ func (r *rig) burst(s *session) (ids []string) {
 		batch = append(batch, gateway.Record{ID: ev.ID, Event: ev, NewLinks: true})
 	}
 	r.append(batch...)
-	r.until("the session is detached", func() bool { return len(s.sub.Detached()) == 1 })
-	<-s.sub.Detached()
+	r.until("the session is detached", func() bool { return s.sub.Detached() != nil })
 	return ids
 }
 
@@ -49,11 +48,11 @@ func TestBurstIsNoStrikeAndStatusIsTold(t *testing.T) {
 	var want []string
 	for range maxSlow + 1 {
 		want = append(want, r.burst(s)...)
-		if err := s.reattach(s.sub.Queue()); err != nil {
+		if err := s.reattach(s.sub.Detached()); err != nil {
 			t.Fatalf("reattach() after a burst = %v, want nil", err)
 		}
-		for len(s.sub.Queue()) > 0 {
-			r.must(s.write(<-s.sub.Queue()))
+		for s.sub.Queued() > 0 {
+			r.must(s.write(s.sub.Next()))
 		}
 	}
 	if len(s.slow) != 0 {
@@ -65,9 +64,9 @@ func TestBurstIsNoStrikeAndStatusIsTold(t *testing.T) {
 		s.health, s.changed = r.node.Health() // as serveHealth does while a detachment waits
 		return s.health.State == gateway.Stale
 	})
-	r.must(s.reattach(s.sub.Queue()))
-	for len(s.sub.Queue()) > 0 {
-		r.must(s.write(<-s.sub.Queue()))
+	r.must(s.reattach(s.sub.Detached()))
+	for s.sub.Queued() > 0 {
+		r.must(s.write(s.sub.Next()))
 	}
 	if !slices.Contains(to.kinds, "stale") {
 		t.Error("the status that changed during the burst was not told")
@@ -97,7 +96,7 @@ func TestLiveIsToldAfterTheSnapshotOfAReset(t *testing.T) {
 		r.term, r.acked = term, 0
 		r.must(r.bus.Renew(context.Background(), r.term, time.Hour,
 			gateway.Health{State: gateway.Live, Reason: strconv.Itoa(i), Since: time.Now()})) // rings the doorbell
-		r.until("the session is detached", func() bool { return len(s.sub.Detached()) == 1 })
+		r.until("the session is detached", func() bool { return s.sub.Detached() != nil })
 		r.cover("alice")
 		changed := make(chan struct{})
 		close(changed)
@@ -133,8 +132,8 @@ func TestStreamBeginsWhereItWasAskedFor(t *testing.T) {
 	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}
-	for len(s.sub.Queue()) > 0 {
-		r.must(s.write(<-s.sub.Queue()))
+	for s.sub.Queued() > 0 {
+		r.must(s.write(s.sub.Next()))
 	}
 	if !slices.Equal(to.events, []string{ev.ID}) {
 		t.Errorf("events %v, want %s", to.events, ev.ID)
@@ -147,8 +146,8 @@ func TestTipWaitsBehindTheEvents(t *testing.T) {
 	r.cover("alice")
 	to := &listSink{}
 	s := r.live(to)
-	for len(s.sub.Queue()) > 0 { // from becoming live
-		<-s.sub.Queue()
+	for s.sub.Queued() > 0 { // from becoming live
+		s.sub.Next()
 	}
 	r.publish("order_1", "alice")
 	r.must(s.heartbeat(true))
@@ -156,8 +155,8 @@ func TestTipWaitsBehindTheEvents(t *testing.T) {
 	if len(to.kinds) != 0 {
 		t.Errorf("written past a waiting event: %q, want nothing", to.kinds)
 	}
-	for len(s.sub.Queue()) > 0 {
-		r.must(s.write(<-s.sub.Queue()))
+	for s.sub.Queued() > 0 {
+		r.must(s.write(s.sub.Next()))
 	}
 	if want := []string{"event", "tip", "event"}; !slices.Equal(to.kinds, want) {
 		t.Errorf("written = %q, want %q", to.kinds, want)
@@ -178,8 +177,8 @@ func TestNothingIsLostBetweenSnapshotAndLive(t *testing.T) {
 	}
 	s := r.session(to)
 	r.must(s.open())
-	for len(s.sub.Queue()) > 0 {
-		r.must(s.write(<-s.sub.Queue()))
+	for s.sub.Queued() > 0 {
+		r.must(s.write(s.sub.Next()))
 	}
 	if want := []string{before.ID, meanwhile.ID}; !slices.Equal(to.events, want) {
 		t.Errorf("events = %q, want %q", to.events, want)

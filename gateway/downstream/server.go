@@ -107,11 +107,13 @@ type Server struct {
 	apiKeys auth.APIKeys
 	log     *slog.Logger
 	app     *fiber.App
-	began   time.Time
 	origins map[string]bool
 	limiter *limiter
 	door    *door
 	streams *registry
+	crew    *crew
+	wheel   *wheel
+	poller  *poller // nil where the system has none, and before Serve
 	counts  counters
 	// refusing counts the WebSockets that are being told why they are refused.
 	refusing atomic.Int64
@@ -122,10 +124,11 @@ func New(cfg Config, node *gateway.Node, keys *auth.Keyring, apiKeys auth.APIKey
 	cfg.setDefaults()
 	s := &Server{
 		cfg: cfg, node: node, keys: keys, apiKeys: apiKeys, log: log.With("component", "downstream"),
-		began:   time.Now(),
 		origins: make(map[string]bool), limiter: newLimiter(cfg.Limits.HandshakesPerIP),
-		door: newDoor(cfg.Descriptors), streams: newRegistry(cfg.Limits),
+		door: newDoor(cfg.Descriptors), streams: newRegistry(cfg.Limits), crew: newCrew(),
 	}
+	s.wheel = newWheel(beatTick, s.crew.during)
+	node.OnDeliver(s.crew.during)
 	for _, o := range cfg.Origins {
 		s.origins[o] = true
 	}
@@ -197,6 +200,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		stop()
 		<-watched
 	}()
+	if p, err := newPoller(s.crew.during); err == nil { // else connections are read in goroutines
+		s.poller = p
+		defer p.close()
+	}
 	failed := make(chan error, 1)
 	if s.door.room > 0 && s.door.room < s.cfg.Limits.Connections {
 		s.log.Info("ulimit -n is lower than limits.connections needs", "descriptors", s.cfg.Descriptors, "streams", s.door.room)

@@ -58,7 +58,10 @@ func (s *Server) serveSSE(c *fiber.Ctx) error {
 // acceptSSE is called by the library in a goroutine of its own.
 func (s *Server) acceptSSE(conn net.Conn, a *admission) {
 	if a.refusal == nil {
-		sess := s.newSession(a, &sseSink{conn: conn, done: make(chan struct{})})
+		e := &sseSink{}
+		e.conn, e.ahead = takeOver(conn)
+		sess := s.newSession(a, e)
+		e.sess = sess
 		if a.refusal = s.streams.add(sess); a.refusal == nil {
 			return
 		}
@@ -97,37 +100,41 @@ func sseHeader(origin string) []byte {
 
 // An sseSink is the sink of Server-Sent Events.
 type sseSink struct {
-	conn net.Conn
-	done chan struct{} // closed when the reader has ended
+	conn  net.Conn
+	sess  *session
+	ahead []byte // what came with the request
 
-	out outbox // for the session's goroutine only
+	out  outbox // for the session's goroutine only
+	read int    // bytes, for the receiver only
 }
 
 func (e *sseSink) start(s *session) error {
-	go e.readLoop(s)
-	return e.add(appendRetry(sseHeader(s.origin), minRetry+rand.N(maxRetry-minRetry)))
-}
-
-// Write writes whole blocks.
-func (e *sseSink) Write(blocks []byte) (int, error) {
-	if err := e.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
+	e.out.add(appendRetry(sseHeader(s.origin), minRetry+rand.N(maxRetry-minRetry)))
+	if ahead := e.ahead; ahead != nil {
+		e.ahead = nil
+		e.receive(ahead)
 	}
-	return e.conn.Write(blocks)
-}
-
-func (e *sseSink) add(block []byte) error {
-	if e.out.add(block) {
-		return e.out.flush(e)
-	}
+	s.server.receive(e.conn, e)
 	return nil
 }
 
-func (e *sseSink) flush() error {
-	if e.out.empty() {
-		return nil
+// receive implements receiver: after its request a client sends nothing.
+func (e *sseSink) receive(p []byte) {
+	if e.read += len(p); e.read >= maxTrailing {
+		e.gone()
 	}
-	return e.out.flush(e)
+}
+
+// gone implements receiver.
+func (e *sseSink) gone() { e.sess.end(errClientGone) }
+
+func (e *sseSink) waiting() int { return e.out.waiting() }
+
+func (e *sseSink) flush(block bool) error { return e.out.flush(e.conn, block) }
+
+func (e *sseSink) add(block []byte) error {
+	e.out.add(block)
+	return nil
 }
 
 func (e *sseSink) event(f *gateway.Frame, bare bool) error {
@@ -162,11 +169,10 @@ func (e *sseSink) ping() error { return nil }
 
 func (e *sseSink) finish(_ *session, end *ending) {
 	if out := encodeSSEEnd(end); out != nil {
-		_ = e.add(out)
-		_ = e.flush() // closed anyway
+		e.out.add(out)
+		_ = e.flush(true) // closed anyway
 	}
 	e.abort()
-	<-e.done
 }
 
 func encodeSSEEnd(e *ending) []byte {
@@ -181,23 +187,7 @@ func encodeSSEEnd(e *ending) []byte {
 	return nil
 }
 
-func (e *sseSink) abort() { _ = e.conn.Close() } // nothing is left to lose
-
-// readLoop notices at once when the client leaves.
-func (e *sseSink) readLoop(s *session) {
-	defer close(e.done)
-	defer func() {
-		if v := recover(); v != nil {
-			s.server.panicked(v)
-			s.end(ended(errInternal))
-		}
-	}()
-	var room [256]byte
-	for read := 0; read < maxTrailing; {
-		n, err := e.conn.Read(room[:])
-		if read += n; err != nil {
-			break
-		}
-	}
-	s.end(errClientGone)
+func (e *sseSink) abort() {
+	_ = e.conn.Close() // nothing is left to lose
+	e.gone()
 }

@@ -2,7 +2,6 @@ package downstream
 
 import (
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
@@ -11,18 +10,15 @@ import (
 	"github.com/gofiber/contrib/websocket"
 	"github.com/gofiber/fiber/v2"
 
-	"pepay-gateway/auth"
 	"pepay-gateway/gateway"
 )
 
 const (
-	writeTimeout = 10 * time.Second // of one write, on both transports
 	// silence ends a WebSocket that has not even answered pings.
 	silence = 60 * time.Second
 	// closeWait is how long a client has to answer a close frame.
 	closeWait      = 2 * time.Second
-	maxMessage     = auth.MaxTokenBytes + 64 // bytes; a token and its wrapping
-	maxCloseReason = 123                     // bytes, by RFC 6455
+	maxCloseReason = 123 // bytes, by RFC 6455
 	// A client may send messagesPerWindow messages, pings and pongs, and
 	// bytesPerWindow bytes, in messageWindow. The bytes are for what is none of
 	// the former: a message of ever more empty fragments.
@@ -83,8 +79,10 @@ func (s *Server) acceptWS(wrapper *websocket.Conn) {
 	a := wrapper.Locals(admissionKey).(*admission)
 	conn := wrapper.Conn
 	if a.refusal == nil {
-		w := &wsSink{conn: conn, raw: conn.NetConn(), done: make(chan struct{})}
+		w := &wsSink{}
+		w.conn, w.ahead = takeOver(conn.NetConn())
 		sess := s.newSession(a, w)
+		w.sess = sess
 		if a.refusal = s.streams.add(sess); a.refusal == nil {
 			return
 		}
@@ -139,55 +137,51 @@ func writeClose(conn *inner.Conn, code int, reason string) {
 	_ = conn.WriteControl(inner.CloseMessage, inner.FormatCloseMessage(code, reason), time.Now().Add(closeWait))
 }
 
-// A wsSink is the sink of a WebSocket. The library reads; frames are written
-// here, so that those that wait together leave together.
+// A wsSink is the sink of a WebSocket. Frames are read and written here; of the
+// library's connection only the handshake is used.
 type wsSink struct {
-	conn *inner.Conn
-	raw  net.Conn      // of conn
-	done chan struct{} // closed when the reader has ended
+	conn  net.Conn
+	sess  *session
+	ahead []byte // what came with the request
 
 	out outbox // for the session's goroutine only
 
-	// For the reader only.
+	// For the receiver only.
+	frames   frameReader
+	deaf     bool      // what comes now is not read any more
 	window   time.Time // when the present messageWindow began
 	messages int       // in it
 	bytes    int       // in it
 	pinged   time.Time // when a ping was last let pass
+
+	mu      sync.Mutex    // guards the fields below
+	answers []byte        // pongs that wait for the session to send them
+	echo    int           // the code of the client's close frame; 0 while there is none
+	left    bool          // the client has closed
+	done    chan struct{} // closed when it has; nil while nobody waits
 }
 
 func (w *wsSink) start(s *session) error {
-	if c, ok := accepted(w.raw); ok {
-		c.framed = true
+	s.heard.Store(time.Now().UnixNano())
+	if ahead := w.ahead; ahead != nil {
+		w.ahead = nil
+		w.receive(ahead)
 	}
-	go w.readLoop(s)
+	s.server.receive(w.conn, w)
 	return nil
 }
 
-// Write writes whole frames, unless a close frame was sent. Safe for concurrent
-// use.
-func (w *wsSink) Write(frames []byte) (int, error) {
-	if err := w.raw.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
-	}
-	return w.raw.Write(frames)
-}
+func (w *wsSink) waiting() int { return w.out.waiting() }
 
-// writeClose sends a close frame. A client that does not take it is closed
-// anyway.
-func (w *wsSink) writeClose(code int, reason string) { _, _ = w.Write(closeFrame(code, reason)) }
-
-func (w *wsSink) add(frame []byte) error {
-	if w.out.add(frame) {
-		return w.out.flush(w)
+func (w *wsSink) flush(block bool) error {
+	w.mu.Lock()
+	answers := w.answers
+	w.answers = nil
+	w.mu.Unlock()
+	if answers != nil {
+		w.out.add(answers)
 	}
-	return nil
-}
-
-func (w *wsSink) flush() error {
-	if w.out.empty() {
-		return nil
-	}
-	return w.out.flush(w)
+	return w.out.flush(w.conn, block)
 }
 
 func (w *wsSink) encoded(f *gateway.Frame, encode func(*gateway.Frame) any) error {
@@ -195,7 +189,8 @@ func (w *wsSink) encoded(f *gateway.Frame, encode func(*gateway.Frame) any) erro
 	if !ok {
 		return errors.New("downstream: frame not encoded")
 	}
-	return w.add(frame)
+	w.out.add(frame)
+	return nil
 }
 
 func (w *wsSink) event(f *gateway.Frame, _ bool) error { return w.encoded(f, encodeWSEvent) }
@@ -210,22 +205,33 @@ func encodeTip(f *gateway.Frame) []byte {
 	return encodeControl(cursorControl{controlOf("tip"), cursorText(f.Cursor)})
 }
 
-func (w *wsSink) control(v any, _ string) error { return w.add(textFrame(encodeControl(v))) }
+func (w *wsSink) control(v any, _ string) error {
+	w.out.add(textFrame(encodeControl(v)))
+	return nil
+}
 
-func (w *wsSink) ping() error { return w.add([]byte{0x80 | inner.PingMessage, 0}) }
+var pingFrame = []byte{0x80 | inner.PingMessage, 0}
+
+func (w *wsSink) ping() error {
+	w.out.add(pingFrame)
+	return nil
+}
 
 func (w *wsSink) finish(s *session, e *ending) {
 	if e.code != 0 {
 		w.sayEnd(s, e)
-		t := time.NewTimer(closeWait)
-		defer t.Stop()
-		select {
-		case <-w.done: // the client has closed
-		case <-t.C:
-		}
+		w.awaitClose()
+	} else if echo := w.echoed(); echo != 0 {
+		w.out.add(closeFrame(echo, ""))
+		_ = w.flush(true) // closed anyway
 	}
 	w.abort()
-	<-w.done
+}
+
+func (w *wsSink) echoed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.echo
 }
 
 func (w *wsSink) sayEnd(s *session, e *ending) {
@@ -233,66 +239,122 @@ func (w *wsSink) sayEnd(s *session, e *ending) {
 	case e.retry > 0 && s.controls:
 		_ = w.control(disconnectOf(e), "") // the close says the rest
 	case e.retry == 0 && e.problem != nil:
-		_ = w.add(textFrame(e.problem.frame()))
+		w.out.add(textFrame(e.problem.frame()))
 	}
-	_ = w.flush() // fails with the close, then
-	w.writeClose(e.code, e.reason)
+	_ = w.flush(true) // fails with the close, then
+	w.out.add(closeFrame(e.code, e.reason))
+	_ = w.flush(true) // a client that does not take it is closed anyway
 }
 
-func (w *wsSink) abort() { _ = w.conn.Close() } // nothing is left to lose
+// awaitClose waits for the client to close, for a while.
+func (w *wsSink) awaitClose() {
+	w.mu.Lock()
+	left, done := w.left, make(chan struct{})
+	w.done = done
+	w.mu.Unlock()
+	if left {
+		return
+	}
+	t := time.NewTimer(closeWait)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
+}
 
-// readLoop reads until the client leaves or breaks a rule. Once the session has
-// ended it only waits for the client's close frame.
-func (w *wsSink) readLoop(s *session) {
-	defer close(w.done)
+func (w *wsSink) abort() {
+	_ = w.conn.Close() // nothing is left to lose
+	w.closed(0)
+}
+
+// receive implements receiver: it reads until the client leaves or breaks a
+// rule. Once the session has ended it only waits for the client to close.
+func (w *wsSink) receive(p []byte) {
+	if w.deaf {
+		return // a close with bytes unread would reset the connection
+	}
 	defer func() {
 		if v := recover(); v != nil {
-			s.server.panicked(v)
-			s.end(ended(errInternal))
+			w.sess.server.panicked(v)
+			w.refuse(ended(errInternal))
 		}
 	}()
-	w.conn.SetReadLimit(maxMessage)
-	if c, ok := accepted(w.conn.NetConn()); ok {
-		c.receive = w.receive
+	w.nextWindow()
+	if w.bytes += len(p); w.bytes > bytesPerWindow {
+		w.refuse(ended(errTooManyMessages))
+		return
 	}
-	w.heard()
-	// The handlers return no error: it would stick to the connection, and with it
-	// the client's close frame could not be read.
-	w.conn.SetPongHandler(func(string) error {
-		w.count(s)
-		return nil
-	})
-	w.conn.SetPingHandler(func(data string) error {
-		if w.count(s) {
-			_, _ = w.Write(appendFrame(nil, inner.PongMessage, []byte(data))) // the next read or write fails too
-		}
-		return nil
-	})
-	w.conn.SetCloseHandler(func(code int, _ string) error {
-		w.writeClose(code, "")
-		return nil
-	})
-	for {
-		kind, data, err := w.conn.ReadMessage()
+	switch err := w.frames.read(p, w.frame); err {
+	case nil:
+	case errTooLong:
+		w.refuse(&ending{code: inner.CloseMessageTooBig, reason: "MESSAGE_TOO_BIG"})
+	default:
+		w.refuse(&ending{code: inner.CloseProtocolError, reason: "PROTOCOL_ERROR"})
+	}
+}
+
+// refuse ends the session and reads nothing more.
+func (w *wsSink) refuse(e *ending) {
+	w.deaf = true
+	w.frames = frameReader{}
+	w.sess.end(e)
+}
+
+// gone implements receiver.
+func (w *wsSink) gone() { w.leave(0) }
+
+func (w *wsSink) leave(echo int) {
+	w.deaf = true
+	w.closed(echo)
+}
+
+// closed notes that nothing comes from the client any more, and with what code
+// it has closed, if it has.
+func (w *wsSink) closed(echo int) {
+	w.mu.Lock()
+	w.left, w.echo = true, echo
+	if w.done != nil {
+		close(w.done)
+		w.done = nil
+	}
+	w.mu.Unlock()
+	w.sess.end(errClientGone)
+}
+
+// frame takes one message or control frame. It is false when no more must be
+// read.
+func (w *wsSink) frame(f clientFrame) bool {
+	if f.kind == inner.CloseMessage {
+		code, err := closeCode(f.data)
 		if err != nil {
-			e := readEnding(err)
-			s.end(e)
-			if e.code != 0 {
-				w.discard() // a close with bytes unread would reset the connection
-			}
-			return
+			w.refuse(&ending{code: inner.CloseProtocolError, reason: "PROTOCOL_ERROR"})
+			return false
 		}
-		if w.count(s) {
-			w.pass(s, kind, data)
-		}
+		w.leave(code)
+		return false
 	}
+	if !w.count() {
+		return !w.deaf
+	}
+	switch f.kind {
+	case inner.PongMessage:
+	case inner.PingMessage:
+		w.mu.Lock()
+		w.answers = appendFrame(w.answers, inner.PongMessage, f.data)
+		w.mu.Unlock()
+		w.sess.wake()
+	default:
+		w.pass(f)
+	}
+	return true
 }
 
 // pass hands a message to the session.
-func (w *wsSink) pass(s *session, kind int, data []byte) {
-	r, ok := parseRequest(data)
-	if kind != inner.TextMessage || !ok {
-		s.end(ended(errBadMessage))
+func (w *wsSink) pass(f clientFrame) {
+	r, ok := parseRequest(f.data)
+	if f.kind != inner.TextMessage || !ok {
+		w.sess.end(ended(errBadMessage))
 		return
 	}
 	if now := time.Now(); r.ping {
@@ -301,35 +363,21 @@ func (w *wsSink) pass(s *session, kind int, data []byte) {
 		}
 		w.pinged = now
 	}
-	select {
-	case s.requests <- r:
-		s.wake()
-	case <-s.ctx.Done():
-	}
+	w.sess.post(r)
 }
 
 // count takes one message from the client's budget and notes that it lives. It
 // is false when the session has ended.
-func (w *wsSink) count(s *session) bool {
-	if s.ctx.Err() != nil {
+func (w *wsSink) count() bool {
+	if w.sess.ctx.Err() != nil {
 		return false
 	}
-	w.nextWindow()
 	if w.messages++; w.messages > messagesPerWindow {
-		s.end(ended(errTooManyMessages))
+		w.sess.end(ended(errTooManyMessages))
 		return false
 	}
-	w.heard()
+	w.sess.heard.Store(time.Now().UnixNano())
 	return true
-}
-
-// receive takes n bytes from the client's budget.
-func (w *wsSink) receive(n int) error {
-	w.nextWindow()
-	if w.bytes += n; w.bytes > bytesPerWindow {
-		return errTooManyMessages
-	}
-	return nil
 }
 
 // nextWindow begins a new window if the present one is over.
@@ -337,33 +385,4 @@ func (w *wsSink) nextWindow() {
 	if now := time.Now(); now.Sub(w.window) >= messageWindow {
 		w.window, w.messages, w.bytes = now, 0, 0
 	}
-}
-
-func (w *wsSink) heard() { _ = w.conn.SetReadDeadline(time.Now().Add(silence)) } // fails only when closed
-
-func (w *wsSink) discard() {
-	conn := w.conn.NetConn()
-	if c, ok := accepted(conn); ok {
-		c.receive = nil
-	}
-	_ = conn.SetReadDeadline(time.Now().Add(closeWait)) // fails only when closed
-	_, _ = io.Copy(io.Discard, conn)                    // until the peer's close or the deadline
-}
-
-// readEnding says what an error of the reader means for the session.
-func readEnding(err error) *ending {
-	var closed *inner.CloseError
-	var network net.Error
-	switch {
-	case errors.Is(err, inner.ErrReadLimit):
-		return &ending{code: inner.CloseMessageTooBig, reason: "MESSAGE_TOO_BIG"}
-	case errors.Is(err, errTooManyMessages):
-		return ended(errTooManyMessages)
-	case errors.As(err, &network) && network.Timeout():
-		return errSilent
-	case errors.As(err, &closed), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return errClientGone
-	}
-	// What is left are frames against RFC 6455; the library has said so.
-	return &ending{code: inner.CloseProtocolError, reason: "PROTOCOL_ERROR"}
 }

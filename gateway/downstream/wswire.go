@@ -6,9 +6,6 @@ import (
 	inner "github.com/fasthttp/websocket"
 )
 
-// closeOpcode is the first byte of a close frame.
-const closeOpcode = 0x80 | inner.CloseMessage
-
 // appendFrame appends one whole WebSocket message as a server sends it: not
 // fragmented, not masked, not compressed. kind is the library's name of its
 // opcode.

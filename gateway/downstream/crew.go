@@ -1,0 +1,76 @@
+package downstream
+
+import (
+	"runtime"
+	"sync"
+)
+
+// crewShare is how many sessions may be ready for each worker before there is
+// one more.
+const crewShare = 8
+
+// A crew serves the sessions that have something to do, on few goroutines: what
+// a delivery costs beside its write is waking one up. Those who wake many
+// sessions serve them too, for they are awake. A turn never blocks. Safe for
+// concurrent use.
+type crew struct {
+	most int // workers
+
+	mu      sync.Mutex // guards the fields below
+	ready   []*session // from next on
+	next    int
+	working int
+}
+
+func newCrew() *crew { return &crew{most: runtime.GOMAXPROCS(0)} }
+
+// add has s served soon. It does not block.
+func (c *crew) add(s *session) {
+	c.mu.Lock()
+	c.ready = append(c.ready, s)
+	hire := c.working == 0 || c.working < c.most && len(c.ready)-c.next > c.working*crewShare
+	if hire {
+		c.working++
+	}
+	c.mu.Unlock()
+	if hire {
+		go c.work()
+	}
+}
+
+// during calls f, and then helps with what f has added.
+func (c *crew) during(f func()) {
+	c.mu.Lock()
+	c.working++
+	c.mu.Unlock()
+	f()
+	c.work()
+}
+
+// work serves sessions until none is ready.
+func (c *crew) work() {
+	for s := c.take(); s != nil; s = c.take() {
+		s.turn()
+	}
+}
+
+// take returns the next session; nil ends the worker.
+func (c *crew) take() *session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next == len(c.ready) {
+		c.working--
+		if cap(c.ready) > maxIdleReady {
+			c.ready = nil
+		}
+		c.ready, c.next = c.ready[:0], 0
+		return nil
+	}
+	s := c.ready[c.next]
+	c.ready[c.next] = nil
+	c.next++
+	return s
+}
+
+// maxIdleReady bounds the list that is kept while nobody is ready.
+const maxIdleReady = 4096

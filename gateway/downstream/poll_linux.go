@@ -1,0 +1,193 @@
+package downstream
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+const (
+	pollBatch = 256     // ready connections asked for at a time
+	pollRead  = 8 << 10 // bytes read from one at a time
+)
+
+// A poller reads from all connections in one goroutine: one each would have a
+// stack that is larger than all else an idle stream needs. Safe for concurrent
+// use.
+//
+// It has an epoll of its own, which the runtime's network poller watches as it
+// would a socket: so it takes no thread.
+type poller struct {
+	file *os.File // the epoll
+	raw  syscall.RawConn
+	done chan struct{}
+
+	mu      sync.Mutex            // guards the field below
+	watched map[int32]*clientConn // by descriptor
+
+	// For the poller's goroutine only: what its system calls fill, which are made
+	// once so that none allocates.
+	events   [pollBatch]syscall.EpollEvent
+	ready    int // of events
+	waitErr  error
+	tryWait  func(epoll uintptr) bool
+	room     [pollRead]byte
+	n        int // of room
+	readErr  error
+	tryRead  func(fd uintptr) bool
+	readable func() // reads from all that are ready
+}
+
+// newPoller returns a poller that calls around for every batch of connections
+// that can be read; around must call the function it is given.
+func newPoller(around func(func())) (*poller, error) {
+	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("downstream: epoll: %w", err)
+	}
+	_ = syscall.SetNonblock(fd, true) // what os.NewFile looks at; an epoll itself does not care
+	p := &poller{
+		file: os.NewFile(uintptr(fd), "epoll"), done: make(chan struct{}), watched: make(map[int32]*clientConn),
+	}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		_ = p.file.Close()
+		return nil, fmt.Errorf("downstream: epoll: %w", err)
+	}
+	p.tryWait = func(epoll uintptr) bool {
+		p.ready, p.waitErr = syscall.EpollWait(int(epoll), p.events[:], 0)
+		return p.ready != 0 && p.waitErr != syscall.EINTR
+	}
+	p.tryRead = func(fd uintptr) bool {
+		p.n, p.readErr = syscall.Read(int(fd), p.room[:])
+		if p.n == 0 && p.readErr == nil {
+			p.readErr = io.EOF
+		}
+		if !p.nothingYet() && p.readErr != nil { // it would stay readable for ever
+			_ = syscall.EpollCtl(p.epoll(), syscall.EPOLL_CTL_DEL, int(fd), nil)
+		}
+		return true
+	}
+	p.readable = p.readAll
+	go p.run(around)
+	return p, nil
+}
+
+func (p *poller) nothingYet() bool { return p.readErr == syscall.EAGAIN || p.readErr == syscall.EINTR }
+
+// close ends the goroutine. Connections are not closed.
+func (p *poller) close() {
+	_ = p.file.Close() // fails only when closed already
+	<-p.done
+}
+
+// watch has c's receiver told what arrives on it, until it is closed.
+func (p *poller) watch(c *clientConn) error {
+	var err error
+	cerr := c.raw.Control(func(fd uintptr) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if c.closed.Load() { // whoever closes it has forgotten it already
+			err = net.ErrClosed
+			return
+		}
+		ev := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP, Fd: int32(fd)}
+		if err = syscall.EpollCtl(p.epoll(), syscall.EPOLL_CTL_ADD, int(fd), &ev); err == nil {
+			c.fd = int32(fd)
+			p.watched[c.fd] = c
+		}
+	})
+	return errors.Join(cerr, err)
+}
+
+// epoll returns the descriptor; -1 once it is closed.
+func (p *poller) epoll() (fd int) {
+	fd = -1
+	_ = p.raw.Control(func(of uintptr) { fd = int(of) }) // fails only when closed
+	return fd
+}
+
+// forget stops telling of c, before it is closed.
+func (p *poller) forget(c *clientConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watched[c.fd] == c {
+		delete(p.watched, c.fd)
+	}
+}
+
+func (p *poller) run(around func(func())) {
+	defer close(p.done)
+	for {
+		if err := p.raw.Read(p.tryWait); err != nil || p.waitErr != nil {
+			return // closed
+		}
+		around(p.readable)
+	}
+}
+
+func (p *poller) readAll() {
+	for _, ev := range p.events[:p.ready] {
+		p.mu.Lock()
+		c := p.watched[ev.Fd]
+		p.mu.Unlock()
+		if c != nil { // else it was closed meanwhile
+			p.read(c)
+		}
+	}
+}
+
+// read reads from c once, and has it told.
+func (p *poller) read(c *clientConn) {
+	err := c.raw.Read(p.tryRead)
+	switch {
+	case err == nil && p.readErr == nil:
+		c.to.receive(p.room[:p.n])
+	case err == nil && p.nothingYet():
+	default:
+		p.forget(c)
+		c.to.gone()
+	}
+}
+
+// nowWriters hold what one write needs, so that it allocates nothing.
+var nowWriters = sync.Pool{New: func() any {
+	w := &nowWriter{}
+	w.try = func(fd uintptr) bool {
+		w.n, w.err = syscall.Write(int(fd), w.b)
+		return w.err != syscall.EINTR
+	}
+	return w
+}}
+
+type nowWriter struct {
+	b   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool
+}
+
+// writeNow writes as much of b as the kernel takes at once, and says how much
+// that is.
+func writeNow(to net.Conn, b []byte) (int, error) {
+	c, ok := to.(*clientConn)
+	if !ok || c.raw == nil {
+		return 0, nil
+	}
+	w := nowWriters.Get().(*nowWriter)
+	w.b = b
+	err := c.raw.Write(w.try)
+	n, werr := max(w.n, 0), w.err
+	w.b = nil
+	nowWriters.Put(w)
+	switch {
+	case err != nil:
+		return 0, err
+	case werr == syscall.EAGAIN:
+		return 0, nil
+	}
+	return n, werr
+}

@@ -1,0 +1,23 @@
+//go:build !linux
+
+package downstream
+
+import (
+	"errors"
+	"net"
+)
+
+// A poller is what this system does not have: every connection is read by a
+// goroutine of its own.
+type poller struct{}
+
+func newPoller(func(func())) (*poller, error) {
+	return nil, errors.New("downstream: no poller on this system")
+}
+
+func (*poller) watch(*clientConn) error { return errors.ErrUnsupported }
+func (*poller) forget(*clientConn)      {}
+func (*poller) close()                  {}
+
+// writeNow writes nothing: only waiting for the client is portable.
+func writeNow(net.Conn, []byte) (int, error) { return 0, nil }
