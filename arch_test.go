@@ -39,7 +39,7 @@ var homes = map[string][]string{
 	"github.com/prometheus/":        {"gateway/admin"},
 	"github.com/goccy/go-yaml":      {"configs"},
 	"github.com/spf13/":             {""},
-	"github.com/tidwall/gjson":      {"gateway/upstream"},
+	"github.com/tidwall/gjson":      {"auth", "gateway/upstream"},
 	"golang.org/x/time":             {"gateway/downstream"},
 	"github.com/HdrHistogram/":      {"gateway/bench"},
 }

@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tidwall/gjson"
 )
 
 const (
@@ -32,7 +33,9 @@ const (
 
 	leeway   = 30 * time.Second // of iat and nbf, for clocks that differ; never of exp
 	maxDepth = 8                // of the JSON in a token: ours needs 2
-	maxTime  = 1 << 40          // unix seconds, far beyond any date and far below overflow
+	// fewMembers of an object are looked through faster than a map is made.
+	fewMembers = 24
+	maxTime    = 1 << 40 // unix seconds, far beyond any date and far below overflow
 )
 
 // A Kind is what a token is made for.
@@ -133,10 +136,10 @@ func parseClaims(kind Kind, payload []byte) (c Claims, notBefore time.Time, err 
 	if err != nil {
 		return Claims{}, time.Time{}, err
 	}
-	if iss, _ := o["iss"].(string); iss != Issuer {
+	if iss, _ := o.member("iss"); text(iss) != Issuer {
 		return Claims{}, time.Time{}, errors.New("wrong iss")
 	}
-	if !forUs(o["aud"]) {
+	if aud, _ := o.member("aud"); !forUs(aud) {
 		return Claims{}, time.Time{}, errors.New("wrong aud")
 	}
 	r := reader{object: o}
@@ -166,19 +169,30 @@ func parseClaims(kind Kind, payload []byte) (c Claims, notBefore time.Time, err 
 
 // forUs says whether an aud claim names the gateway and nobody else: a token
 // that is good elsewhere too could be replayed here.
-func forUs(aud any) bool {
-	if list, ok := aud.([]any); ok && len(list) == 1 {
+func forUs(aud gjson.Result) bool {
+	if aud.IsArray() {
+		list := aud.Array()
+		if len(list) != 1 {
+			return false
+		}
 		aud = list[0]
 	}
-	s, _ := aud.(string)
-	return s == Issuer
+	return text(aud) == Issuer
+}
+
+// text returns a string's text, "" for what is no string.
+func text(v gjson.Result) string {
+	if v.Type != gjson.String {
+		return ""
+	}
+	return v.Str
 }
 
 // A reader takes typed claims from an object. A claim that is absent is the
 // zero value; one of the wrong type, null included, is an error, the first of
 // which is kept.
 type reader struct {
-	object map[string]any
+	object object
 	err    error
 }
 
@@ -189,41 +203,39 @@ func (r *reader) fail(name string) {
 }
 
 func (r *reader) id(name string) string {
-	v, present := r.object[name]
-	s, _ := v.(string)
-	if present && !validID(s) {
+	v, present := r.object.member(name)
+	if present && !validID(text(v)) {
 		r.fail(name)
 	}
-	return s
+	return strings.Clone(text(v)) // what is kept must not keep the token
 }
 
 func (r *reader) bool(name string) bool {
-	v, present := r.object[name]
-	b, ok := v.(bool)
-	if present && !ok {
+	v, present := r.object.member(name)
+	if present && !v.IsBool() {
 		r.fail(name)
 	}
-	return b
+	return v.Type == gjson.True
 }
 
 // ids reads a string or a list of strings. An empty list is an error: somebody
 // meant to limit the token.
 func (r *reader) ids(name string) []string {
-	v, present := r.object[name]
+	v, present := r.object.member(name)
 	if !present {
 		return nil
 	}
-	list, ok := v.([]any)
-	if !ok {
+	if !v.IsArray() {
 		return []string{r.id(name)}
 	}
+	list := v.Array()
 	if len(list) == 0 || len(list) > MaxOrders {
 		r.fail(name)
 		return nil
 	}
 	ids := make([]string, len(list))
 	for i, v := range list {
-		if ids[i], ok = v.(string); !ok || !validID(ids[i]) {
+		if ids[i] = strings.Clone(text(v)); !validID(ids[i]) {
 			r.fail(name)
 			return nil
 		}
@@ -234,85 +246,82 @@ func (r *reader) ids(name string) []string {
 // time reads whole unix seconds. Fractions and exponents are refused: parsers
 // disagree about them.
 func (r *reader) time(name string) time.Time {
-	v, present := r.object[name]
+	v, present := r.object.member(name)
 	if !present {
 		return time.Time{}
 	}
-	n, _ := v.(json.Number)
-	sec, err := strconv.ParseInt(n.String(), 10, 64)
-	if err != nil || sec <= 0 || sec > maxTime {
+	sec, err := strconv.ParseInt(v.Raw, 10, 64)
+	if v.Type != gjson.Number || err != nil || sec <= 0 || sec > maxTime {
 		r.fail(name)
 		return time.Time{}
 	}
 	return time.Unix(sec, 0)
 }
 
-// parseObject decodes one JSON object and refuses what parsers disagree about:
+// An object is a JSON object, whose names are all different.
+type object []member
+
+type member struct {
+	name  string
+	value gjson.Result
+}
+
+func (o object) member(name string) (value gjson.Result, ok bool) {
+	for i := range o {
+		if o[i].name == name {
+			return o[i].value, true
+		}
+	}
+	return gjson.Result{}, false
+}
+
+// parseObject reads one JSON object and refuses what parsers disagree about:
 // a name that occurs twice at any depth, invalid UTF-8, and deep nesting.
-func parseObject(raw []byte) (map[string]any, error) {
+func parseObject(raw []byte) (object, error) {
 	if !utf8.Valid(raw) || !json.Valid(raw) {
 		return nil, errors.New("malformed JSON")
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	v, err := parseValue(d, maxDepth)
-	if err != nil {
-		return nil, err
-	}
-	o, ok := v.(map[string]any)
-	if !ok {
+	v := gjson.ParseBytes(raw)
+	if !v.IsObject() {
 		return nil, errors.New("not a JSON object")
 	}
-	return o, nil
+	return members(v, maxDepth)
 }
 
-func parseValue(d *json.Decoder, depth int) (any, error) {
-	t, err := d.Token()
-	if err != nil {
-		return nil, errors.New("malformed JSON")
-	}
-	delim, nested := t.(json.Delim)
-	if !nested {
-		return t, nil
-	}
+// members returns those of an object, and none of a list. It looks into both for
+// names that occur twice and for what is nested too deep.
+func members(v gjson.Result, depth int) (o object, err error) {
 	if depth == 0 {
 		return nil, errors.New("JSON nested too deep")
 	}
-	if delim == '{' {
-		return parseMembers(d, depth-1)
-	}
-	var list []any
-	for d.More() {
-		v, err := parseValue(d, depth-1)
-		if err != nil {
-			return nil, err
+	var many map[string]bool // the names, once there are so many that looking through o is slow
+	v.ForEach(func(key, value gjson.Result) bool {
+		if value.IsObject() || value.IsArray() {
+			if _, err = members(value, depth-1); err != nil {
+				return false
+			}
 		}
-		list = append(list, v)
-	}
-	return list, closeValue(d)
-}
-
-func parseMembers(d *json.Decoder, depth int) (any, error) {
-	o := make(map[string]any)
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, errors.New("malformed JSON")
+		if !v.IsObject() {
+			return true
 		}
-		name, _ := t.(string)
-		if _, twice := o[name]; twice {
-			return nil, errors.New("a name occurs twice")
+		twice := many[key.Str]
+		if many == nil {
+			_, twice = o.member(key.Str)
 		}
-		if o[name], err = parseValue(d, depth); err != nil {
-			return nil, err
+		if twice {
+			err = errors.New("a name occurs twice")
+			return false
 		}
-	}
-	return o, closeValue(d)
-}
-
-func closeValue(d *json.Decoder) error {
-	if _, err := d.Token(); err != nil {
-		return errors.New("malformed JSON")
-	}
-	return nil
+		o = append(o, member{key.Str, value})
+		if many == nil && len(o) == fewMembers {
+			many = make(map[string]bool)
+			for i := range o {
+				many[o[i].name] = true
+			}
+		} else if many != nil {
+			many[key.Str] = true
+		}
+		return true
+	})
+	return o, err
 }

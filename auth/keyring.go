@@ -241,23 +241,33 @@ func (r *Keyring) readHeader(token string) (Kind, Key, error) {
 		return "", Key{}, err
 	}
 	// "crit" lists extensions that must be understood; there are none here.
-	if _, crit := header["crit"]; crit {
+	if _, crit := header.member("crit"); crit {
 		return "", Key{}, errors.New("crit header")
 	}
-	typ, _ := header["typ"].(string)
-	kind := Kind(strings.TrimSuffix(typ, typSuffix))
-	if kind != KindStream && kind != KindSSE || typ != string(kind)+typSuffix {
+	typ, _ := header.member("typ")
+	kind, typed := kindOf(text(typ))
+	if !typed {
 		return "", Key{}, errors.New("wrong typ")
 	}
-	kid, _ := header["kid"].(string)
-	key, ok := r.keys[kid]
+	kid, _ := header.member("kid")
+	key, ok := r.keys[text(kid)]
 	if !ok {
 		return "", Key{}, errors.New("unknown kid")
 	}
-	if alg, _ := header["alg"].(string); alg != key.method.Alg() {
+	if alg, _ := header.member("alg"); text(alg) != key.method.Alg() {
 		return "", Key{}, errors.New("wrong alg")
 	}
 	return kind, key, nil
+}
+
+// kindOf returns the kind that a typ names.
+func kindOf(typ string) (Kind, bool) {
+	for _, kind := range []Kind{KindStream, KindSSE} {
+		if strings.TrimSuffix(typ, typSuffix) == string(kind) && strings.HasSuffix(typ, typSuffix) {
+			return kind, true
+		}
+	}
+	return "", false
 }
 
 // forToken is the parser's question which key to use. The algorithm is compared

@@ -73,13 +73,17 @@ func (s *Server) readStream(c *fiber.Ctx, a *admission, offered []string, now ti
 	if a.grant, p = s.prove(cred, a.ip, now); p != nil {
 		return p
 	}
-	if a.claims.Kind == auth.KindSSE && a.transport != gateway.SSE {
+	if a.kind == auth.KindSSE && a.transport != gateway.SSE {
 		return errSSEOnly
+	}
+	filter, p := parseFilter(values, "types")
+	if p != nil {
+		return p
 	}
 	if a.query, p = parseQuery(values); p != nil {
 		return p
 	}
-	if a.scope, p = narrow(a.scope, a.filter); p != nil {
+	if a.scope, p = narrow(a.scope, filter); p != nil {
 		return p
 	}
 	a.resumable = a.since != ""
@@ -108,7 +112,7 @@ func (a *admission) snapshots() bool {
 // perToken is how many streams the token may have; 0 means no limit. An API key
 // is a server's, which may have many processes.
 func (a *admission) perToken(limit int) int {
-	switch a.claims.Kind {
+	switch a.kind {
 	case auth.KindSSE:
 		return 1
 	case auth.KindStream:

@@ -9,20 +9,14 @@ import (
 
 // A query is what a stream's URL asks for, the token apart.
 type query struct {
-	filter   gateway.Filter
 	since    string // a cursor or an event id; "" when absent
 	snapshot *bool  // nil: the transport's default
 	control  bool
 }
 
-// parseQuery reads the parameters of a stream. Unknown ones are ignored: Pepay's
-// own clients send more than the gateway uses.
-func parseQuery(values url.Values) (query, *problem) {
-	f, p := parseFilter(values, "types")
-	if p != nil {
-		return query{}, p
-	}
-	q := query{filter: f}
+// parseQuery reads the parameters of a stream, but for its filter. Unknown ones
+// are ignored: Pepay's own clients send more than the gateway uses.
+func parseQuery(values url.Values) (q query, p *problem) {
 	if q.since, p = single(values, "since"); p != nil {
 		return query{}, p
 	}

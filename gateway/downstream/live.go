@@ -15,7 +15,7 @@ const (
 	maxSlow    = 3
 	slowWindow = time.Minute
 	// beatTick is short, so that few beats fall on one and delay no event.
-	beatTick = 50 * time.Millisecond
+	beatTick = 100 * time.Millisecond
 	// A client that takes longer for what its queue holds is what was too slow.
 	slowDrain = 200 * time.Millisecond
 	// resetsPerSecond spreads the snapshots after a reset of everybody, for at
@@ -197,7 +197,7 @@ func (s *session) serveClock(live bool, now time.Time) (beat bool, err error) {
 		}
 	}
 	if due(s.beatAt, now) {
-		s.beatAt = s.nextBeat(now)
+		s.beatAt = s.nextBeat(now, false)
 		return true, s.heartbeat(live)
 	}
 	return false, nil
@@ -334,14 +334,19 @@ func (s *session) fellBehind() error {
 }
 
 // nextBeat is when the client must hear something next: controls speak of at
-// most Heartbeat, others need a ping before proxies take them for idle. Beats
-// fall on common ticks, for to wake up costs more than a beat does.
-func (s *session) nextBeat(now time.Time) time.Time {
+// most Heartbeat, others need a ping before proxies take them for idle. The
+// first is earlier at random, so that those who came together are not served
+// together ever after. Beats fall on common ticks, for to wake up costs more
+// than a beat does.
+func (s *session) nextBeat(now time.Time, first bool) time.Time {
 	d := s.server.cfg.Heartbeat
 	if !s.controls {
 		d = d * 5 / 3
 	}
-	at := now.Add(d - rand.N(d/5))
+	at := now.Add(d)
+	if first {
+		at = at.Add(-rand.N(d / 2))
+	}
 	if tick := at.Add(-at.Sub(s.server.wheel.began) % beatTick); tick.After(now) {
 		return tick
 	}
@@ -349,6 +354,9 @@ func (s *session) nextBeat(now time.Time) time.Time {
 }
 
 func (s *session) heartbeat(live bool) error {
+	if !s.controls { // it hears nothing else
+		s.pinged = time.Time{}
+	}
 	if err := s.pingInTime(); err != nil {
 		return err
 	}
@@ -395,7 +403,7 @@ func (s *session) handle(r request, live bool) error {
 		s.server.limiter.punish(s.ip, now)
 		return ended(errTokenInvalid)
 	}
-	if !extends(claims, s.claims, s.scope) {
+	if !extends(claims, s.kind, s.scope) {
 		return ended(errWiderToken)
 	}
 	if claims.SessionExpiresAt.After(s.sessions) {

@@ -42,7 +42,7 @@ func (s *Server) authorize(c *fiber.Ctx) (gateway.Scope, error) {
 	switch {
 	case p != nil:
 		return gateway.Scope{}, p
-	case g.claims.Kind == auth.KindSSE:
+	case g.kind == auth.KindSSE:
 		return gateway.Scope{}, errSSEOnly
 	}
 	return g.scope, nil

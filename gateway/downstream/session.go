@@ -13,7 +13,9 @@ import (
 const (
 	expiryNotice = 60 * time.Second // before the session ends the client is told
 	logRetry     = time.Second      // between two tries to reach the log
-	pingClient   = 10 * time.Second // at least, between two pings; well within silence
+	// pingClient is between two pings, at least; three fit into silence. Others than
+	// pepay.v1 clients get one with every heartbeat, for they hear nothing else.
+	pingClient = 15 * time.Second
 	// joinedBytes is when frames that wait for one connection are written at the
 	// latest; few writes are larger.
 	joinedBytes = 32 << 10
@@ -334,7 +336,7 @@ func (s *session) guarded(serve func(*session) error) (err error) {
 // begin brings the stream from nothing to live.
 func (s *session) begin() error {
 	s.noticeAt = s.sessions.Add(-expiryNotice)
-	s.beatAt = s.nextBeat(time.Now())
+	s.beatAt = s.nextBeat(time.Now(), true)
 	s.setClock(s.nextDue())
 	if err := s.wrote(s.sink.start(s)); err != nil {
 		return err

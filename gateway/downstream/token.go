@@ -29,9 +29,9 @@ type credential struct{ token, apiKey string }
 // A grant is what a credential proved.
 type grant struct {
 	scope    gateway.Scope
-	claims   auth.Claims // zero for an API key
-	id       string      // of the token or key, for caps; not for logs
-	sessions time.Time   // when a stream opened with it ends
+	kind     auth.Kind // of the token; "" for an API key
+	id       string    // of the token or key, for caps; not for logs
+	sessions time.Time // when a stream opened with it ends
 }
 
 // streamCredential finds the credential of a stream: a token in the query, in
@@ -157,21 +157,21 @@ func (s *Server) check(cred credential, now time.Time) (grant, *problem) {
 		scope: gateway.Scope{
 			Account: claims.Account, Customer: claims.Customer, Orders: claims.Orders,
 		},
-		claims: claims, id: auth.TokenID(claims, cred.token), sessions: claims.SessionExpiresAt,
+		kind: claims.Kind, id: auth.TokenID(claims, cred.token), sessions: claims.SessionExpiresAt,
 	}, nil
 }
 
 // extends says whether a token with the claims may prolong a stream of scope
-// that claims old opened: the same subject, not wider, and no narrower than
-// what the stream shows.
-func extends(claims, old auth.Claims, scope gateway.Scope) bool {
-	if claims.Kind != auth.KindStream || claims.Account != old.Account || claims.Customer != old.Customer {
+// that another token, of kind old, opened: the same subject, not wider, and no
+// narrower than what the stream shows.
+func extends(claims auth.Claims, old auth.Kind, scope gateway.Scope) bool {
+	if claims.Kind != auth.KindStream || old == "" || claims.Account != scope.Account || claims.Customer != scope.Customer {
 		return false
 	}
 	if len(claims.Orders) == 0 {
-		return len(old.Orders) == 0
+		return len(scope.Orders) == 0
 	}
-	if len(old.Orders) > 0 && !subset(claims.Orders, old.Orders) {
+	if len(scope.Orders) > 0 && !subset(claims.Orders, scope.Orders) {
 		return false
 	}
 	shown := scope.SelectedOrders()

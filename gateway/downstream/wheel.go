@@ -1,6 +1,7 @@
 package downstream
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -50,13 +51,15 @@ func (w *wheel) setLocked(slot int64) {
 func (w *wheel) fire() {
 	now := time.Now()
 	due := w.take(int64(now.Sub(w.began) / w.tick))
-	w.fired(func() {
-		for _, list := range due {
-			for _, s := range list {
-				s.due(now)
-			}
+	for _, list := range due {
+		for some := range slices.Chunk(list, crewShare) { // they are not worth another worker
+			w.fired(func() {
+				for _, s := range some {
+					s.due(now)
+				}
+			})
 		}
-	})
+	}
 }
 
 // take removes what is due up to slot, and sets the timer for the next.
