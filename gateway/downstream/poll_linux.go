@@ -58,8 +58,12 @@ func newPoller(around func(func())) (*poller, error) {
 		return nil, fmt.Errorf("downstream: epoll: %w", err)
 	}
 	p.tryWait = func(epoll uintptr) bool {
-		p.ready, p.waitErr = syscall.EpollWait(int(epoll), p.events[:], 0)
-		return p.ready != 0 && p.waitErr != syscall.EINTR
+		for { // an interrupted one must not wait for a wake-up that has been
+			p.ready, p.waitErr = syscall.EpollWait(int(epoll), p.events[:], 0)
+			if p.waitErr != syscall.EINTR {
+				return p.ready != 0
+			}
+		}
 	}
 	p.tryRead = func(fd uintptr) bool {
 		p.n, p.readErr = syscall.Read(int(fd), p.room[:])
@@ -157,8 +161,12 @@ func (p *poller) read(c *clientConn) {
 var nowWriters = sync.Pool{New: func() any {
 	w := &nowWriter{}
 	w.try = func(fd uintptr) bool {
-		w.n, w.err = syscall.Write(int(fd), w.b)
-		return w.err != syscall.EINTR
+		for { // an interrupted one must not wait for the connection
+			w.n, w.err = syscall.Write(int(fd), w.b)
+			if w.err != syscall.EINTR {
+				return true
+			}
+		}
 	}
 	return w
 }}
