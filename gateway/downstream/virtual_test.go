@@ -248,10 +248,12 @@ func TestSessionEndsInTheMidstOfWrites(t *testing.T) {
 // The wheel turns by the monotonic clock: what is due by the wall clock must
 // not be missed when somebody sets that back.
 func TestDueTimesAreMonotonic(t *testing.T) {
-	s := &session{}
-	s.expires.Store(time.Now().Add(time.Minute).UnixNano())
-	s.heard.Store(time.Now().UnixNano())
+	s := &session{started: time.Now()}
+	s.expires.Store(time.Now().Add(time.Second).UnixNano())
 	if due := s.nextDue(); due == due.Round(0) {
 		t.Errorf("nextDue() = %v, want it with a monotonic reading", due)
+	}
+	if s.alive(); time.Duration(s.heard.Load()) > silence {
+		t.Errorf("heard at %v, want the time since the stream began: if clocks are set forward nobody is silent", time.Duration(s.heard.Load()))
 	}
 }
