@@ -24,6 +24,16 @@ type plainLog struct {
 	mu       sync.Mutex // guards the fields below
 	entries  []gateway.Entry
 	announce func(gateway.Announcement)
+	asked    func() // may be nil
+}
+
+func (l *plainLog) Ask(context.Context, gateway.Ask) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asked != nil {
+		l.asked()
+	}
+	return nil
 }
 
 func (l *plainLog) Read(_ context.Context, from gateway.ReadFrom, count int) (gateway.Page, error) {
@@ -255,5 +265,23 @@ func TestDueTimesAreMonotonic(t *testing.T) {
 	}
 	if s.alive(); time.Duration(s.heard.Load()) > silence {
 		t.Errorf("heard at %v, want the time since the stream began: if clocks are set forward nobody is silent", time.Duration(s.heard.Load()))
+	}
+}
+
+// To ask for a look-up takes as long as the log does: what is ready to be sent
+// must not wait for it.
+func TestEventsDoNotWaitForALookUp(t *testing.T) {
+	v := startStill(t)
+	to, before := &flushCounter{}, -1
+	v.log.asked = func() { before = to.flushes }
+	s := &session{
+		admission: &admission{}, sink: to, server: v.server, ctx: t.Context(), mayBlock: true,
+		asks: map[gateway.Ask]struct{}{{Order: "order_1"}: {}}, askAt: time.Now(),
+	}
+	if _, err := s.serveClock(true, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if before != 1 {
+		t.Errorf("%d flushes before the look-up was asked for, want 1", before)
 	}
 }
