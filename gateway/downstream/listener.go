@@ -160,7 +160,7 @@ func takeOver(conn net.Conn) (under net.Conn, ahead []byte) {
 		return conn, nil
 	}
 	c.held = true
-	var room [512]byte
+	var room [64]byte
 	for {
 		n, err := conn.Read(room[:])
 		ahead = append(ahead, room[:n]...)
