@@ -18,12 +18,12 @@ test('the package installs, and loads without a window', (t) => {
   writeFileSync(join(dir, 'package.json'), '{"name":"shop","private":true,"type":"module"}');
   run('npm', 'install', '--offline', '--no-audit', '--no-fund', '--silent', file);
   writeFileSync(join(dir, 'shop.js'), `
-    import * as pepay from 'pepay-gateway';
+    import { ws } from 'pepay-gateway';
     import { fakeCommerceEvents } from 'pepay-gateway/testing';
     import 'pepay-gateway/element';
     if (typeof window !== 'undefined') throw new Error('there is a window');
     const fake = fakeCommerceEvents();
-    console.log(typeof pepay.ws.connectCommerceEvents, fake.status);
+    console.log(typeof ws.connectCommerceEvents, fake.status);
     fake.close();
   `);
   assert.equal(run(process.execPath, 'shop.js').trim(), 'function connecting');

@@ -17,10 +17,13 @@ const blocks = (text, language) => [...text.matchAll(new RegExp(`^\`\`\`${langua
 const readme = await read('README.md');
 const guide = await read('docs/browser.md');
 
+const run = new Set(); // the blocks that a test has taken
+
 // The one block that has the words.
 function block(text, language, words) {
   const found = blocks(text, language).filter((b) => b.includes(words));
   assert.equal(found.length, 1, `blocks with ${words}`);
+  run.add(found[0]);
   return found[0];
 }
 
@@ -178,4 +181,10 @@ test("the lines for a shop's own tests print what they say", async (t) => {
   const lines = block(guide, 'js', 'fakeCommerceEvents').replace("'pepay-gateway/testing'", JSON.stringify(new URL('../../dist/testing.mjs', import.meta.url).href));
   await import(`data:text/javascript,${encodeURIComponent(lines)}`);
   assert.deepEqual(log.mock.calls.map((call) => call.arguments), [['shipped']]);
+});
+
+test('every block for pages is run by one of these tests', () => {
+  const elsewhere = ["app.post('/token'", "import { ws } from 'pepay-gateway';"]; // by backends_test.go and package.test.mjs
+  const all = [readme, guide].flatMap((text) => ['html', 'js', 'jsx'].flatMap((language) => blocks(text, language)));
+  assert.deepEqual(all.filter((b) => !run.has(b) && !elsewhere.some((words) => b.startsWith(words))), []);
 });
