@@ -44,7 +44,7 @@ func runNode(t *testing.T, command []string, env ...string) {
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("node is missing: make setup installs what the tests need")
 	}
-	for _, name := range []string{"axe-core", "playwright-core", "puppeteer-core", "uplot"} {
+	for _, name := range []string{"axe-core", "playwright-core", "puppeteer-core", "react", "uplot", "vue"} {
 		if _, err := os.Stat(filepath.Join(webDir, "node_modules", name)); err != nil {
 			t.Fatalf("web/node_modules lacks %s: make setup installs what the tests need", name)
 		}
