@@ -106,7 +106,7 @@ func TestForksAreBounded(t *testing.T) {
 
 func TestRecordOfAnotherSchemaIsGarbage(t *testing.T) {
 	for name, blob := range map[string]string{
-		"event": packEvent(event(1, orderKeys)), "join": packJoin(&gateway.Join{Order: "o1", Customer: "c1"}),
+		"event": string(packEvent(event(1, orderKeys))), "join": string(packJoin(&gateway.Join{Order: "o1", Customer: "c1"})),
 	} {
 		if _, _, err := unpack(blob, ""); err != nil {
 			t.Errorf("%s of schema %d: %v, want nil", name, schema, err)
