@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,7 @@ type frame struct {
 type stream struct {
 	conn *websocket.Conn
 	tune *tuning
+	buf  bytes.Buffer // the frame being read; touched by readLoop only
 	wg   sync.WaitGroup
 	stop chan struct{} // closed by close
 	more chan struct{} // there is something to take
@@ -202,10 +204,15 @@ func (st *stream) readOnce() error {
 	if err := st.extend(); err != nil {
 		return err
 	}
-	kind, data, err := st.conn.ReadMessage()
+	kind, r, err := st.conn.NextReader()
 	if err != nil {
 		return err
 	}
+	st.buf.Reset()
+	if _, err := st.buf.ReadFrom(r); err != nil {
+		return err
+	}
+	data := bytes.Clone(st.buf.Bytes()) // as long as it must be: an event keeps it
 	st.mu.Lock()
 	st.frames = append(st.frames, frame{data: data, binary: kind != websocket.TextMessage, received: time.Now()})
 	st.bytes += len(data)
