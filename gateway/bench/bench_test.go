@@ -39,6 +39,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"said so":      {with(running, func(c *Config) { c.URL, c.Remote = "http://192.0.2.1", true }), ""},
 		"no URL":       {with(running, func(c *Config) { c.URL = "ftp://127.0.0.1" }), "http://"},
 		"nchan":        {with(running, func(c *Config) { c.Nchan = true }), "--nchan"},
+		"curve":        {with(running, func(c *Config) { c.Workloads = []string{Growth} }), "--self"},
 		"negative":     {with(self, func(c *Config) { c.Seconds = -1 }), "negative"},
 		"nothing else": {with(self, func(c *Config) { c.Workloads = Names() }), ""},
 	} {
