@@ -98,6 +98,11 @@ func (c *Config) check() error {
 	case c.PID == 0 && c.Admin == "":
 		return bad("--url needs --pid or --admin, to see what the gateway uses")
 	}
+	if c.Admin != "" {
+		if _, err := hostOf(c.Admin); err != nil {
+			return bad("%v", err)
+		}
+	}
 	for _, u := range []string{c.URL, c.Devnet} {
 		host, err := hostOf(u)
 		if err != nil {
@@ -164,6 +169,11 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	report := Report{
 		Time: l.began.UTC().Truncate(time.Second), Version: cfg.Version,
 		CPUs: runtime.NumCPU(), Go: runtime.Version(), Kernel: kernel(), Load: loadAverage(), Quick: cfg.Quick,
+	}
+	if !cfg.Self {
+		if err := l.try(ctx); err != nil {
+			return err
+		}
 	}
 	for run := range cfg.Runs {
 		for _, w := range workloads {

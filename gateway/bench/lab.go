@@ -30,6 +30,50 @@ func (l *lab) say(format string, args ...any) {
 	}
 }
 
+// try makes sure that a gateway which the user named can be measured, before
+// anything is: that its meters can be read, and that an event of the devnet comes
+// to a client.
+func (l *lab) try(ctx context.Context) error {
+	s := newScript(time.Now())
+	to, err := l.running(s, false)
+	if err != nil {
+		return err
+	}
+	if _, err := to.server().read(ctx); err != nil {
+		return fmt.Errorf("what the gateway uses (--pid, or --admin): %w", err)
+	}
+	if store := to.store(); store != nil {
+		if _, err := store.read(ctx); err != nil {
+			return fmt.Errorf("what its Redis uses (--redis-pid): %w", err)
+		}
+	}
+	f, err := newFleet(ctx, to, s, func(int64) int { return 0 })
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	c := f.add(1, WS, everybody)
+	if err = f.prepare(ctx, c); err == nil {
+		err = f.connect(ctx, c)
+	}
+	if err != nil {
+		return fmt.Errorf("the gateway (--url %s): %w", l.cfg.URL, err)
+	}
+	p := newPublisher(f, l.say)
+	defer p.close()
+	if err := p.burst(1); err != nil {
+		return fmt.Errorf("the upstream (--devnet %s): %w", l.cfg.Devnet, err)
+	}
+	err = f.caughtUp(ctx, c...)
+	if failed := p.failed.Load(); failed != nil {
+		return fmt.Errorf("the upstream (--devnet %s): %w", l.cfg.Devnet, *failed)
+	}
+	if errors.Is(err, errStuck) {
+		return fmt.Errorf("bench: what --devnet %s sends does not come to --url %s: is it the upstream of this gateway?", l.cfg.Devnet, l.cfg.URL)
+	}
+	return err
+}
+
 // targets are what a workload is measured on.
 func (l *lab) targets(w workload) []string {
 	kinds := []string{targetGateway}
