@@ -45,9 +45,6 @@ func (t *trial) knownOrders(ctx context.Context) error {
 	if err := t.fleet.settle(ctx); err != nil {
 		return err
 	}
-	if err := sleep(ctx, time.Until(t.began.Add(t.swept))); err != nil {
-		return err
-	}
 	if err := t.steady(ctx); err != nil {
 		return err
 	}

@@ -132,7 +132,6 @@ func (l *lab) trial(ctx context.Context, w workload, s sizes, kind string, trans
 		return r, err
 	}
 	defer stop()
-	t.began = time.Now()
 	if t.fleet, err = newFleet(ctx, t.target, t.script, w.keys(s)); err != nil {
 		return r, err
 	}

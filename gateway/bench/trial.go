@@ -11,7 +11,6 @@ type trial struct {
 	lab       *lab
 	kind      string
 	transport Transport
-	began     time.Time // after the target was brought
 	script    *script
 	target    target
 	fleet     *fleet

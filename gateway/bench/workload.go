@@ -20,7 +20,6 @@ type sizes struct {
 	orders  int           // that events are about
 	entries int           // of the log before the measurement
 	span    time.Duration // in which they are said to have happened
-	swept   time.Duration // after the start, before which there is no measurement
 }
 
 // A workload is one kind of load.
