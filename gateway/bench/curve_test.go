@@ -123,3 +123,41 @@ func TestFewFilesAreSaidBeforeAnythingStarts(t *testing.T) {
 		}
 	}
 }
+
+func TestMillionConnectionsAreWorkedOutOnPaper(t *testing.T) {
+	point := func(curve string, n int, values map[string]float64) Result {
+		return Result{Run: 1, Workload: curve, Point: n, Target: targetGateway, Transport: WS, Values: values}
+	}
+	r := Report{Results: []Result{
+		point("connections", 18_000, map[string]float64{"kib_per_connection": 10, "cpu_percent": 1.8}),
+		point("receivers", 1_000, map[string]float64{"server_us_per_delivery": 10}),
+		point("rates", 4_000, map[string]float64{"server_us_per_event": 60, "store_us_per_event": 40}),
+		point("nodes", 1, map[string]float64{"store_us_per_event": 100}),
+		point("nodes", 4, map[string]float64{
+			"store_us_per_event": 130, "unwanted_us_per_event": 30, "in_bytes_per_event": 1200, "out_bytes_per_event": 3200,
+		}),
+		point("orders", 100_000, map[string]float64{"log_bytes_per_entry": 1000, "seen_bytes_per_entry": 100, "bytes_per_order": 1000}),
+		point("takeover", 6_000, map[string]float64{"live_ms": 100}),
+		point("takeover", 60_000, map[string]float64{"live_ms": 2_800}),
+	}}
+	want := []string{
+		"1000000 WebSockets, 10000 events/s, 10 nodes\ton paper\t",
+		"node, memory\t100000 × 10 KiB + 40 MiB\t0.993 GiB",
+		"node, processor\t100 × 0.1 % + 10000 × 30 µs + 1000 × 10 µs\t0.41 cores",
+		"leader, besides\t10000 × (60 − 30) µs\t0.3 cores",
+		"Redis, of its one core\t10000 × (40 + 9 × 10) µs\t130 %",
+		"Redis, at most\t1 / (40 + 9 × 10) µs\t7692 events/s",
+		"Redis, network in\t10000 × 1200 bytes\t12 MB/s",
+		"Redis, network out\t10000 × 10 × 800 bytes\t80 MB/s",
+		"Redis, memory to replay 5 minutes\t3000000 × (1000 + 4 × 100) + 1000000 × 1000 bytes\t4.84 GiB",
+		"new leader, lists the last minute\t600000 × 50 µs\t30 s",
+		"new leader, keeps up with\t√(50000 / (60 × 50 µs))\t4082 events/s",
+	}
+	if got := r.paper(); !slices.Equal(got, want) {
+		t.Errorf("paper =\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	r.Results = r.Results[1:]
+	if got := r.paper(); got != nil {
+		t.Errorf("paper without what a connection takes = %q, want nothing", got)
+	}
+}

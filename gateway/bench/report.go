@@ -128,6 +128,11 @@ func (r Report) write(out io.Writer) error {
 			}
 		}
 	}
+	if lines := r.paper(); lines != nil {
+		if err := writeTable(out, "", lines); err != nil {
+			return err
+		}
+	}
 	for _, res := range r.Results {
 		if !res.clean() {
 			fmt.Fprintf(out, "\nDOES NOT COUNT: %s over %s on %s, run %d: %v\n", res.named(), res.Transport, res.Target, res.Run, res.tally)
