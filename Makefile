@@ -5,6 +5,7 @@
 # make client     the browser client, after a change of its source
 # make screenshots   pictures of the pages, into screenshots/
 # make bench   measures this build beside a bare server, and Nchan where it is installed
+# make growth  measures how memory and processor time grow with connections, orders, nodes and the log
 # make lint benchmarks build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
@@ -22,7 +23,7 @@ SOURCES = $(shell git ls-files '*.go')
 
 MUTANTS = $(GO) -C tools run ./mutants -root ..
 
-.PHONY: dev build client test lint setup chaos upgrade failover rolling fuzz mutants bench benchmarks screenshots
+.PHONY: dev build client test lint setup chaos upgrade failover rolling fuzz mutants bench growth benchmarks screenshots
 
 dev:
 	$(GO) run . dev
@@ -85,6 +86,10 @@ fuzz:
 bench: build
 	bin/pepay-gateway bench --self --runs $(RUNS) \
 	  $$(test -e /usr/lib/nginx/modules/ngx_nchan_module.so && echo --nchan) $(BENCHFLAGS)
+
+# The curves of docs/performance.md: about 10 minutes each run.
+growth: build
+	bin/pepay-gateway bench --self --runs $(RUNS) growth $(BENCHFLAGS)
 
 # For benchstat.
 benchmarks:
