@@ -36,6 +36,7 @@ type rawFrame struct {
 	unmasked bool
 	length   uint64 // instead of the payload's, when not 0
 	form     int    // bits of the length: 7, 16, 64; 0 is the shortest
+	key      [4]byte // of the mask; a fixed one when zero
 }
 
 func (f rawFrame) bytes() []byte {
@@ -63,7 +64,10 @@ func (f rawFrame) bytes() []byte {
 	if f.unmasked {
 		return append(out, f.payload...)
 	}
-	key := [4]byte{0x37, 0xfa, 0x21, 0x3d}
+	key := f.key
+	if key == [4]byte{} {
+		key = [4]byte{0x37, 0xfa, 0x21, 0x3d}
+	}
 	out = append(out, key[:]...)
 	for i := range len(f.payload) {
 		out = append(out, f.payload[i]^key[i%4])
@@ -325,6 +329,7 @@ func TestWebSocketFrames(t *testing.T) {
 
 		{"9 limits: fragments that together are too long", cat(start(pad(3000)), last(pad(3000))), 1009, 0, nil},
 		{"9 limits: fragments that together just fit", cat(start(pad(3000)), last(strings.Repeat(" ", maxMessage-3000))), 0, 1, nil},
+		{"9 limits: pings within the largest message", cat(start(pad(maxMessage)), ping("within"), last("")), 0, 1, []string{"within"}},
 		{"9 limits: much behind a bad frame", cat(rawFrame{op: 3}, text(strings.Repeat("x", 1<<20))), 1002, 0, nil},
 		{"9 limits: much behind a message too long", cat(text(strings.Repeat("x", 1<<20)), text(strings.Repeat("x", 1<<20))), 1009, 0, nil},
 		{"9 limits: much behind a bad message", append(cat(text("x")), pings(1000, ping("a"))...), 4400, 0, nil},

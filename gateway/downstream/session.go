@@ -13,9 +13,10 @@ import (
 const (
 	expiryNotice = 60 * time.Second // before the session ends the client is told
 	logRetry     = time.Second      // between two tries to reach the log
-	// pingClient is between two pings, at least; three fit into silence. Others than
-	// pepay.v1 clients get one with every heartbeat, for they hear nothing else.
-	pingClient = 15 * time.Second
+	// pingClient is between two pings, at least: less than a heartbeat, so that every
+	// one asks, and three fit into silence. Others than pepay.v1 clients get one with
+	// every heartbeat, for they hear nothing else.
+	pingClient = 14 * time.Second
 	// joinedBytes is when frames that wait for one connection are written at the
 	// latest; few writes are larger.
 	joinedBytes = 32 << 10
@@ -204,20 +205,20 @@ func (s *session) setClock(t time.Time) {
 	}
 }
 
-// nextDue is when something is due next.
+// nextDue is when something is due next, by the monotonic clock: what is due by
+// the wall clock is looked at again should that have been set meanwhile.
 func (s *session) nextDue() time.Time {
-	next := time.Unix(0, s.expires.Load())
+	now := time.Now()
+	wait := time.Unix(0, s.expires.Load()).Sub(now)
 	for _, at := range []time.Time{s.beatAt, s.noticeAt, s.askAt} {
-		if !at.IsZero() && at.Before(next) {
-			next = at
+		if !at.IsZero() {
+			wait = min(wait, at.Sub(now))
 		}
 	}
 	if heard := s.heard.Load(); heard != 0 {
-		if at := time.Unix(0, heard).Add(silence); at.Before(next) {
-			next = at
-		}
+		wait = min(wait, time.Unix(0, heard).Add(silence).Sub(now))
 	}
-	return next
+	return now.Add(wait)
 }
 
 var (
@@ -268,6 +269,7 @@ func (s *session) after(err error) {
 	case err == errAgain:
 		s.server.crew.add(s)
 	case err == errWouldBlock:
+		s.setClock(time.Now().Add(lookAgain)) // it may not come to park for long
 		go s.goOn()
 	case s.mayBlock:
 		s.finish(err)
@@ -367,10 +369,14 @@ func (s *session) flush() error {
 	return nil
 }
 
-// flushIfMuch sends what waits if it is much.
+// flushIfMuch sends what waits if it is much. That may have taken long: it is an
+// error if the session has ended meanwhile.
 func (s *session) flushIfMuch() error {
 	if s.sink.waiting() < joinedBytes {
 		return nil
 	}
-	return s.flush()
+	if err := s.flush(); err != nil {
+		return err
+	}
+	return context.Cause(s.ctx)
 }

@@ -95,7 +95,7 @@ func (r *frameReader) next(p []byte) (frame clientFrame, rest []byte, err error)
 	case size >= 126:
 		return clientFrame{}, nil, nil
 	}
-	if size > uint64(maxMessage-len(r.message)) {
+	if !control && size > uint64(maxMessage-len(r.message)) {
 		return clientFrame{}, nil, errTooLong
 	}
 	end := at + 4 + int(size)
