@@ -25,12 +25,14 @@ for (const [i, name] of url ? ['es', 'ws'].entries() : []) {
     const page = await open(t, browser, url);
     await page.evaluate(`(async () => {
       const post = async (path, body) => (await fetch(path, { method: 'POST', body: JSON.stringify(body) })).json();
-      const { sse_url, ws_url, token, customer_id } = await post('/demo/session', {});
+      const items = [{ product: 'mug', quantity: 1 }];
+      await post('/checkout', { items }); // which makes the visitor a shopper
+      const { sse_url, ws_url, token } = await post('/token', {});
       ${snippets[i]}
       globalThis.seen = [];
       ${name}.addEventListener('message', (m) => globalThis.seen.push(JSON.parse(m.data)));
       await new Promise((resolve) => ${name}.addEventListener('open', resolve));
-      globalThis.placed = await post('/demo/orders', { customer_id });
+      globalThis.placed = await post('/checkout', { items });
     })()`);
     await page.waitForFunction(() => globalThis.seen.some(
       (frame) => frame.type === 'commerce.order.created' && frame.data.object.id === globalThis.placed.order_id,
