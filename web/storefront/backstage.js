@@ -16,11 +16,12 @@ const outcomes = {
 };
 
 const order = document.querySelector('pepay-order');
+const moves = document.querySelectorAll('[data-move]');
+const faults = document.querySelectorAll('[data-fault]');
 const frames = document.querySelector('#frames');
 const connection = document.querySelector('#connection');
 const refusal = document.querySelector('#refusal');
 const played = document.querySelector('#played');
-const secondTab = document.querySelector('#second-tab');
 let stallTimer;
 
 stream.on('event', (event) => addFrame(event, event.data.object.status));
@@ -30,24 +31,25 @@ stream.on('status', ({ status, transport }) => {
   connection.dataset.state = status;
   connection.textContent = [freshness[status], transports[transport]].filter(Boolean).join(' · ');
 });
-secondTab.href = location.href;
+document.querySelector('#second-tab').href = location.href;
 
 order.addEventListener('pepay-state', ({ detail: { status, payment } }) => {
   const next = status === 'processing' && payment.settlement === 'settled' ? 'placed' : happyPath[status];
-  for (const button of document.querySelectorAll('[data-move]')) button.classList.toggle('primary', button.dataset.move === next);
+  for (const button of moves) button.classList.toggle('primary', button.dataset.move === next);
 });
 
-for (const button of document.querySelectorAll('[data-move]')) {
+for (const button of moves) {
   button.addEventListener('click', async () => {
     refusal.textContent = await post(`orders/${order.getAttribute('order-id')}/simulate`, { transitionTo: button.dataset.move });
   });
 }
 
-for (const button of document.querySelectorAll('[data-fault]')) {
+for (const button of faults) {
   button.addEventListener('click', async () => {
     const fault = button.ariaPressed === 'true' ? 'unstall' : button.dataset.fault;
-    played.textContent = (await post(`faults/${fault}`)) || outcomes[fault];
-    if (button.ariaPressed === null) return;
+    const failure = await post(`faults/${fault}`);
+    played.textContent = failure || outcomes[fault];
+    if (failure || button.ariaPressed === null) return; // not begun, or over at once
     clearTimeout(stallTimer);
     button.ariaPressed = String(fault === 'stall');
     if (fault === 'stall') stallTimer = setTimeout(() => { button.ariaPressed = 'false'; }, stallMS);

@@ -17,7 +17,7 @@ stream.on('control', ({ type }) => {
   if (type === 'replay_complete') drawAll(); // all that there is has come
 });
 stream.on('error', ({ retry }) => {
-  if (!retry) drawAll(); // nothing will
+  if (!retry) drawAll(); // nothing will come
 });
 
 order.addEventListener('pepay-state', ({ detail: { items, total } }) => {
