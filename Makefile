@@ -3,7 +3,7 @@
 # make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
 # make mutants removes each rule of the protocol from a copy, and wants a test to notice (NAME=i08: those alone)
 # make client     the browser client, after a change of its source
-# make screenshots   pictures of the pages, into screenshots/
+# make screenshots   pictures of the pages and the element, into screenshots/
 # make bench   measures this build beside a bare server, and Nchan where it is installed
 # make growth  measures how memory and processor time grow with connections, orders, nodes and the log
 # make lint benchmarks build   what they say
@@ -95,7 +95,8 @@ growth: build
 benchmarks:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# The two in docs/images are ops-light.png and storefront-light.png.
+# The two in docs/images are ops-light.png and storefront-light.png, the second with
+# Debian's fonts-inter installed.
 screenshots: setup
 	cd web && node screenshots.mjs ../screenshots
 
