@@ -55,7 +55,7 @@ var curves = []workload{
 	},
 	{
 		name: "orders", about: "cost of an event and memory of Redis, by how many orders are known",
-		transports: []Transport{WS}, long: true, run: (*trial).knownOrders, order: orderKeys,
+		transports: []Transport{WS}, long: true, run: (*trial).knownOrders, whose: orderKeys,
 		full:   sizes{connections: 500, rate: 500, d: 8 * time.Second, entries: 100_000, span: longAgo},
 		quick:  sizes{connections: 50, rate: 500, d: 300 * time.Millisecond, entries: 2_000, span: longAgo},
 		points: []int{1_000, 10_000, 100_000}, few: []int{500},
@@ -91,7 +91,7 @@ var curves = []workload{
 	},
 	{
 		name: "start", about: "a cold start of the only node, by entries of the log, which are of an hour",
-		transports: []Transport{WS}, long: true, run: (*trial).coldStart, order: startKeys,
+		transports: []Transport{WS}, long: true, run: (*trial).coldStart, whose: startKeys,
 		full:   sizes{pairs: 3, span: time.Hour},
 		quick:  sizes{pairs: 1, span: time.Hour},
 		points: []int{1_000, 10_000, 100_000}, few: []int{1_000},
@@ -102,7 +102,7 @@ var curves = []workload{
 	},
 	{
 		name: "takeover", about: "the same, by events that the upstream had in the last minute",
-		transports: []Transport{WS}, long: true, run: (*trial).coldStart, order: startKeys,
+		transports: []Transport{WS}, long: true, run: (*trial).coldStart, whose: startKeys,
 		full:   sizes{pairs: 1},
 		quick:  sizes{pairs: 1},
 		points: []int{6_000, 60_000}, few: []int{600},

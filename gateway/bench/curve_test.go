@@ -2,9 +2,11 @@ package bench
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestGrowthIsAllCurvesAndOnlyWhenAskedFor(t *testing.T) {
@@ -159,5 +161,28 @@ func TestMillionConnectionsAreWorkedOutOnPaper(t *testing.T) {
 	r.Results = r.Results[1:]
 	if got := r.paper(); got != nil {
 		t.Errorf("paper without what a connection takes = %q, want nothing", got)
+	}
+}
+
+func TestWhatIsSpentWithoutEventsIsTakenOff(t *testing.T) {
+	at := time.Now()
+	see := func(after, cpu time.Duration, bytes int64) sight {
+		return sight{at.Add(after), cpu, 2 * cpu, 3 * cpu, traffic{bytes, 4 * bytes}}
+	}
+	tr := &trial{sizes: sizes{nodes: 2}, result: Result{Values: map[string]float64{}}}
+	// A second of nothing, then two with 1,000 events: a tenth of a core all the time.
+	tr.noteNodes(see(0, 0, 0), see(time.Second, 100*time.Millisecond, 500), see(3*time.Second, 350*time.Millisecond, 501_500), 1_000)
+	want := map[string]float64{
+		"server_us_per_event": 50, "unwanted_us_per_event": 100, "store_us_per_event": 150,
+		"in_bytes_per_event": 500, "out_bytes_per_event": 2_000,
+		"idle_in_bytes_per_s": 500, "idle_out_bytes_per_s": 2_000, "store_idle_percent": 30,
+	}
+	for name, w := range want {
+		if got := tr.result.Values[name]; math.Abs(got-w) > 1e-6 {
+			t.Errorf("%s = %v, want %v", name, got, w)
+		}
+	}
+	if got := len(tr.result.Values); got != len(want) {
+		t.Errorf("%d figures, want %d", got, len(want))
 	}
 }

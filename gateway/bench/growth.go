@@ -95,7 +95,14 @@ type sight struct {
 	traffic
 }
 
-func (t *trial) look(ctx context.Context) (sight, error) {
+// lookAfter looks once do is done and what it has published has come.
+func (t *trial) lookAfter(ctx context.Context, do func() error) (sight, error) {
+	if err := do(); err != nil {
+		return sight{}, err
+	}
+	if err := t.fleet.settle(ctx); err != nil {
+		return sight{}, err
+	}
 	g := t.gateway()
 	leader, err1 := g.server().read(ctx)
 	last, err2 := pids{g.nodes[len(g.nodes)-1].pid()}.read(ctx)
@@ -109,37 +116,28 @@ func (t *trial) severalNodes(ctx context.Context) error {
 	if _, err := t.open(ctx, own); err != nil {
 		return err
 	}
-	if err := t.publisher.paced(ctx, t.rate, int64(t.connections)); err != nil {
-		return err
-	}
-	if err := t.fleet.settle(ctx); err != nil {
-		return err
-	}
-	began, err := t.look(ctx)
+	began, err := t.lookAfter(ctx, func() error { return t.publisher.paced(ctx, t.rate, int64(t.connections)) })
 	if err != nil {
 		return err
 	}
-	if err := sleep(ctx, t.d/2); err != nil {
-		return err
-	}
-	quiet, err := t.look(ctx)
+	quiet, err := t.lookAfter(ctx, func() error { return sleep(ctx, t.d/2) })
 	if err != nil {
 		return err
 	}
 	t.fleet.measure()
 	count := max(int64(t.rate*t.d.Seconds()), 1)
-	if err := t.publisher.paced(ctx, t.rate, count); err != nil {
-		return err
-	}
-	if err := t.fleet.settle(ctx); err != nil {
-		return err
-	}
-	ended, err := t.look(ctx)
+	ended, err := t.lookAfter(ctx, func() error { return t.publisher.paced(ctx, t.rate, count) })
 	if err != nil {
 		return err
 	}
+	t.noteNodes(began, quiet, ended, count)
+	return nil
+}
+
+// noteNodes takes off what would have been spent without the events, of which
+// there were none until quiet.
+func (t *trial) noteNodes(began, quiet, ended sight, count int64) {
 	idle, busy := quiet.at.Sub(began.at).Seconds(), ended.at.Sub(quiet.at).Seconds()
-	// perEvent takes off what would have been spent without events.
 	perEvent := func(began, quiet, ended int64) float64 {
 		return (float64(ended-quiet) - float64(quiet-began)*busy/idle) / float64(count)
 	}
@@ -157,7 +155,6 @@ func (t *trial) severalNodes(ctx context.Context) error {
 	v["idle_in_bytes_per_s"] = float64(quiet.in-began.in) / idle
 	v["idle_out_bytes_per_s"] = float64(quiet.out-began.out) / idle
 	v["store_idle_percent"] = 100 * (quiet.store - began.store).Seconds() / idle
-	return nil
 }
 
 // startKeys has events of all orders in turn.

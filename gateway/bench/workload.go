@@ -40,7 +40,7 @@ type workload struct {
 	few     []int // to see that it works
 	at      func(s *sizes, point int)
 	columns []column
-	order   func(sizes) func(n int64) int // whose each event is, where it is not each connection's in turn
+	whose   func(sizes) func(n int64) int // whose each event is, where they are not each connection's in turn
 }
 
 // workloads are the kinds of load, and the curves after them.
@@ -157,8 +157,8 @@ func (w workload) over(only Transport) []Transport {
 
 // keys returns whose each event is.
 func (w workload) keys(s sizes) func(n int64) int {
-	if w.order != nil {
-		return w.order(s)
+	if w.whose != nil {
+		return w.whose(s)
 	}
 	if w.shared {
 		return func(int64) int { return 0 }
