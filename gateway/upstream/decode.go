@@ -180,6 +180,9 @@ type keyPlaces struct {
 
 func placesOf(keys ...[]string) keyPlaces {
 	p := keyPlaces{names: slices.Concat(keys...)}
+	if len(p.names) > maxNames {
+		panic("upstream: more names of keys than maxNames")
+	}
 	end := 0
 	for i, names := range keys {
 		end += len(names)
