@@ -34,6 +34,11 @@ func newCrew() *crew { return &crew{most: runtime.GOMAXPROCS(0)} }
 // add has s served soon. It does not block.
 func (c *crew) add(s *session) {
 	c.mu.Lock()
+	if c.next > len(c.ready)/2 { // they may never all be served: the list must not grow for ever
+		n := copy(c.ready, c.ready[c.next:])
+		clear(c.ready[n:])
+		c.ready, c.next = c.ready[:n], 0
+	}
 	c.ready = append(c.ready, s)
 	hire := c.working == 0 || c.working < c.most && len(c.ready)-c.next > c.working*crewShare
 	if hire {

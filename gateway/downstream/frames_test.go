@@ -34,8 +34,8 @@ type rawFrame struct {
 	op       byte
 	payload  string
 	unmasked bool
-	length   uint64 // instead of the payload's, when not 0
-	form     int    // bits of the length: 7, 16, 64; 0 is the shortest
+	length   uint64  // instead of the payload's, when not 0
+	form     int     // bits of the length: 7, 16, 64; 0 is the shortest
 	key      [4]byte // of the mask; a fixed one when zero
 }
 

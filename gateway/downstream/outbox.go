@@ -20,6 +20,7 @@ type outbox struct {
 	first  []byte
 	joined *[]byte // first and what came after it; nil while there is nothing more
 	sent   int     // bytes of either
+	failed bool    // within a frame, perhaps: what follows would be read as its rest
 }
 
 // add takes b, which must not change any more.
@@ -47,11 +48,16 @@ func (o *outbox) bytes() []byte {
 }
 
 // flush writes what waits. Unless it may block, for at most writeTimeout, it
-// returns errWouldBlock when the connection does not take all of it now.
+// returns errWouldBlock when the connection does not take all of it now. After
+// one that failed it writes nothing more.
 func (o *outbox) flush(to net.Conn, block bool) error {
 	b := o.bytes()
 	if len(b) == 0 {
 		return nil
+	}
+	if o.failed {
+		o.clear()
+		return errBroken
 	}
 	n, err := writeNow(to, b[o.sent:])
 	if o.sent += n; err == nil && o.sent < len(b) {
@@ -61,6 +67,7 @@ func (o *outbox) flush(to net.Conn, block bool) error {
 		err = writeWaiting(to, b[o.sent:])
 	}
 	o.clear()
+	o.failed = err != nil
 	return err
 }
 

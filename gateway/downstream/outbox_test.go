@@ -84,6 +84,25 @@ func TestOutboxKeepsWhatWouldBlock(t *testing.T) {
 	}
 }
 
+// A write that failed may have sent a part of a frame: whatever followed it would
+// be read as the rest.
+func TestOutboxWritesNothingAfterAFailure(t *testing.T) {
+	var o outbox
+	to := writeList{err: errors.New("timeout")}
+	o.add([]byte("an event, cut"))
+	if err := o.flush(&to, true); err != to.err {
+		t.Fatalf("flush = %v, want %v", err, to.err)
+	}
+	to.err = nil
+	o.add([]byte("goodbye"))
+	if err := o.flush(&to, true); err == nil || len(to.writes) != 1 {
+		t.Errorf("flush after one that failed = %v with %q written, want an error and nothing more", err, to.writes[1:])
+	}
+	if n := o.waiting(); n != 0 {
+		t.Errorf("%d bytes wait, want none to be kept", n)
+	}
+}
+
 // Whatever part of a write the kernel takes, the client gets every byte once and
 // in order.
 func TestOutboxGoesOnWhereTheKernelStopped(t *testing.T) {

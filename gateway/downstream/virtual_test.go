@@ -71,6 +71,13 @@ type still struct {
 
 func newStill(t *testing.T) *still {
 	t.Helper()
+	v := startStill(t)
+	synctest.Wait()
+	return v
+}
+
+func startStill(t *testing.T) *still {
+	t.Helper()
 	v := &still{TB: t, log: &plainLog{}}
 	node := gateway.NewNode(v.log, gateway.NodeConfig{})
 	v.server = New(Config{}, node, nil, auth.APIKeys{}, slog.New(slog.DiscardHandler))
@@ -80,7 +87,6 @@ func newStill(t *testing.T) *still {
 		defer close(ran)
 		_ = node.Run(ctx)
 	}()
-	synctest.Wait()
 	t.Cleanup(func() {
 		v.server.streams.close()
 		stop()

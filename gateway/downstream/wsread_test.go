@@ -47,7 +47,7 @@ func sameFrame(a, b clientFrame) bool { return a.kind == b.kind && bytes.Equal(a
 func FuzzWebSocketFrames(f *testing.F) {
 	var all []byte
 	for _, frame := range []rawFrame{
-		text(`{"type":"ping"}`), start("a"), ping("b"), more(""), last("c"), pong(""), closing(1000, "bye"), rawFrame{op: opBinary, form: 64, payload: "x"},
+		text(`{"type":"ping"}`), start("a"), ping("b"), more(""), last("c"), pong(""), closing(1000, "bye"), {op: opBinary, form: 64, payload: "x"},
 	} {
 		f.Add(frame.bytes(), []byte{1})
 		all = append(all, frame.bytes()...)
