@@ -108,6 +108,9 @@ func newRig(t testing.TB, edit func(*Config)) *rig {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	r.must(err)
 	r.addr = ln.Addr().String()
+	if portable {
+		ln = portableListener{ln}
+	}
 	go func() { r.served <- r.server.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()

@@ -2,6 +2,7 @@ package downstream
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -249,4 +250,26 @@ func FuzzForwardedFor(f *testing.F) {
 			t.Errorf("forwardedFor(%q, %s) = %s, want %s", header, client, got, client)
 		}
 	})
+}
+
+// A client may close its side of the connection as soon as it has sent its close
+// frame: it is answered all the same.
+func TestCloseFrameThenTheEndIsAnswered(t *testing.T) {
+	r := newRig(t, nil)
+	for range 50 {
+		s := r.rawSocket(r.token("alice"))
+		if _, err := s.conn.Write(closing(1000, "").bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.conn.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		op, payload, err := s.read()
+		for op != opClose && err == nil {
+			op, payload, err = s.read()
+		}
+		if err != nil || payload != "\x03\xe8" {
+			t.Fatalf("answered with %q, %v; want a close frame of 1000", payload, err)
+		}
+	}
 }

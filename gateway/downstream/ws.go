@@ -310,10 +310,12 @@ func (w *wsSink) leave(echo int) {
 }
 
 // closed notes that nothing comes from the client any more, and with what code
-// it has closed, if it has.
+// it has closed, if it has. The first call counts.
 func (w *wsSink) closed(echo int) {
 	w.mu.Lock()
-	w.left, w.echo = true, echo
+	if !w.left {
+		w.left, w.echo = true, echo
+	}
 	if w.done != nil {
 		close(w.done)
 		w.done = nil

@@ -459,6 +459,9 @@ func (c *chaos) depart(ctx context.Context, sh *shopper) {
 func (c *chaos) account(sh *shopper) {
 	facts := c.truth.of(sh.customer)
 	missing := sh.missing(facts)
+	if c.truth.lacks(sh) { // it left before the record was read again
+		_ = c.truth.read(context.Background()) // what is not there then is foreign
+	}
 	foreign, altered, disorder := sh.audit(c.truth)
 	c.site.mu.Lock()
 	c.shoppers = slices.DeleteFunc(c.shoppers, func(o *shopper) bool { return o == sh })

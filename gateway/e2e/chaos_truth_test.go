@@ -163,6 +163,19 @@ func (tr *truth) fact(id string) *fact {
 	return tr.byID[id]
 }
 
+// lacks says whether a shopper was brought what the record as read so far does
+// not have.
+func (tr *truth) lacks(s *shopper) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, d := range s.got {
+		if d.order == "" && tr.fact(id) == nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (tr *truth) owner(order string) string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
