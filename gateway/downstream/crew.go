@@ -63,7 +63,21 @@ func (c *crew) during(f func()) {
 		}
 		s.turn()
 	}
-	go c.work() // in its place
+	if c.leave() {
+		go c.work() // in its place
+	}
+}
+
+// leave ends the help of who woke sessions. It says whether a worker must take
+// its place.
+func (c *crew) leave() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next < len(c.ready) && c.working <= c.most {
+		return true
+	}
+	c.working--
+	return false
 }
 
 // work serves sessions until none is ready.

@@ -15,6 +15,7 @@ import (
 	"github.com/fasthttp/websocket"
 
 	"pepay-gateway/gateway"
+	"pepay-gateway/gateway/socket"
 )
 
 const (
@@ -123,7 +124,7 @@ func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	g.Conn, g.left = conn, maxHandshakeBytes
+	g.Conn, g.left = socket.Wrap(conn), maxHandshakeBytes
 	g.detach = context.AfterFunc(g.caller, func() { _ = conn.Close() })
 	return g, nil
 }
