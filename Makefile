@@ -3,8 +3,9 @@
 # make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
 # make mutants removes each rule of the protocol from a copy, and wants a test to notice (NAME=i08: those alone)
 # make client     the browser client, after a change of its source
-# make screenshots   pictures of the pages, into screenshots/
+# make screenshots   pictures of the pages and the element, into screenshots/
 # make bench   measures this build beside a bare server, and Nchan where it is installed
+# make growth  measures how memory and processor time grow with connections, orders, nodes and the log
 # make lint benchmarks build   what they say
 GO     ?= go
 TOOL    = $(GO) tool -modfile=tools/go.mod
@@ -22,7 +23,7 @@ SOURCES = $(shell git ls-files '*.go')
 
 MUTANTS = $(GO) -C tools run ./mutants -root ..
 
-.PHONY: dev build client test lint setup chaos upgrade failover rolling fuzz mutants bench benchmarks screenshots
+.PHONY: dev build client test lint setup chaos upgrade failover rolling fuzz mutants bench growth benchmarks screenshots
 
 dev:
 	$(GO) run . dev
@@ -86,11 +87,16 @@ bench: build
 	bin/pepay-gateway bench --self --runs $(RUNS) \
 	  $$(test -e /usr/lib/nginx/modules/ngx_nchan_module.so && echo --nchan) $(BENCHFLAGS)
 
+# The curves of docs/performance.md: about 10 minutes each run.
+growth: build
+	bin/pepay-gateway bench --self --runs $(RUNS) growth $(BENCHFLAGS)
+
 # For benchstat.
 benchmarks:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# The two in docs/images are ops-light.png and storefront-light.png.
+# The two in docs/images are ops-light.png and storefront-light.png, the second with
+# Debian's fonts-inter installed.
 screenshots: setup
 	cd web && node screenshots.mjs ../screenshots
 

@@ -16,14 +16,15 @@ const module = "pepay-gateway"
 var ours = map[string][]string{
 	"":                   {"gateway", "gateway/admin", "gateway/bench", "gateway/devnet", "gateway/downstream", "gateway/upstream", "auth", "configs", "redisbus", "web"},
 	"gateway":            {},
-	"gateway/upstream":   {"gateway"},
-	"gateway/downstream": {"gateway", "auth"},
+	"gateway/upstream":   {"gateway", "gateway/socket"},
+	"gateway/downstream": {"gateway", "gateway/socket", "auth"},
+	"gateway/socket":     {},
 	"gateway/admin":      {"gateway"},
 	"gateway/bench":      {},
 	"gateway/devnet":     {},
 	"gateway/e2e":        {},
 	"auth":               {},
-	"redisbus":           {"gateway"},
+	"redisbus":           {"gateway", "gateway/socket"},
 	"web":                {},
 	"configs":            {},
 }

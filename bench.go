@@ -28,10 +28,10 @@ With --self it starts a Redis, a devnet and a gateway of its own. Else it drives
 connections in (limits.connections_per_ip and limits.handshakes_per_ip are for shoppers).
 
 ` + bench.Describe() + `
-Without names all are run but soak. It prints a table and one line of JSON, and progress to the
-standard error. It ends with 1 when an event was lost, repeated, out of order or another's:
+Without names all are run but soak and the curves. It prints tables and one line of JSON, and progress
+to the standard error. It ends with 1 when an event was lost, repeated, out of order or another's:
 the figures do not count then. Connections are bounded by the files a process may open (ulimit -n).`,
-		Example: "  pepay-gateway bench --self --quick\n  pepay-gateway bench --self idle --connections 18000\n" +
+		Example: "  pepay-gateway bench --self --quick\n  pepay-gateway bench --self growth --runs 3\n  pepay-gateway bench --self idle --connections 18000\n" +
 			"  pepay-gateway bench --url http://127.0.0.1:8080 --admin http://127.0.0.1:9090 --devnet http://127.0.0.1:3000 --api-key \"$KEY\" selective",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			program, err := os.Executable()

@@ -3,9 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -17,12 +17,12 @@ import (
 const (
 	demoBodyBytes = 4 << 10
 	demoTimeout   = 5 * time.Second
-	stallFor      = 10 * time.Second
+	stallFor      = time.Minute
+	refundWallet  = "0x00000000000000000000000000000000000000a1"
 )
 
-// A demo plays the merchant's backend for the storefront: it creates orders in
-// the devnet, mints the shopper's token, moves orders, and plays faults. Only
-// dev has it.
+// A demo is the shop of dev: its pages, its backend (shop.go), and below /demo/
+// what moves its orders on and plays faults, which a shop does not have.
 type demo struct {
 	dev    *dev
 	client *http.Client
@@ -33,7 +33,9 @@ func newDemo(d *dev) *demo {
 	m := &demo{dev: d, client: &http.Client{Timeout: demoTimeout}}
 	mux := http.NewServeMux()
 	mux.Handle("/", web.Storefront())
-	mux.HandleFunc("POST /demo/session", m.session)
+	mux.HandleFunc("POST /checkout", m.checkout)
+	mux.HandleFunc("POST /token", m.token)
+	mux.HandleFunc("POST /sign-out", m.signOut)
 	mux.HandleFunc("POST /demo/orders", m.placeOrder)
 	mux.HandleFunc("POST /demo/orders/{id}/simulate", m.simulate)
 	mux.HandleFunc("POST /demo/faults/{fault}", m.fault)
@@ -41,35 +43,7 @@ func newDemo(d *dev) *demo {
 	return m
 }
 
-// session mints the shopper's token, as a merchant's backend does once it knows
-// who is logged in.
-func (m *demo) session(w http.ResponseWriter, r *http.Request) {
-	var in struct {
-		CustomerID string `json:"customer_id"`
-	}
-	if !readJSON(w, r, &in) {
-		return
-	}
-	if in.CustomerID == "" {
-		in.CustomerID = "cust_" + rand.Text()[:8]
-	}
-	body, err := json.Marshal(map[string]any{"scope": "commerce", "customer_id": in.CustomerID})
-	if err != nil {
-		writeError(w, http.StatusInternalServerError, "INTERNAL", "could not ask for a token")
-		return
-	}
-	var minted struct {
-		Data map[string]any `json:"data"`
-	}
-	status, err := m.post(r.Context(), "http://"+m.dev.public+"/api/v1/ws/token", devKey, body, &minted)
-	if err != nil || status != http.StatusOK {
-		writeError(w, http.StatusBadGateway, "MINT_FAILED", "the gateway gave no token; try again")
-		return
-	}
-	minted.Data["customer_id"] = in.CustomerID
-	writeJSON(w, http.StatusOK, minted.Data)
-}
-
+// placeOrder orders something for any customer, from a shell.
 func (m *demo) placeOrder(w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		CustomerID string `json:"customer_id"`
@@ -81,9 +55,7 @@ func (m *demo) placeOrder(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "BAD_REQUEST", `send {"customer_id":"cust_1"}`)
 		return
 	}
-	order, err := m.dev.pepay.CreateOrder(devnet.NewOrder{
-		CustomerID: in.CustomerID, RefundWallet: "0x00000000000000000000000000000000000000a1",
-	})
+	order, err := m.dev.pepay.CreateOrder(devnet.NewOrder{CustomerID: in.CustomerID, RefundWallet: refundWallet})
 	if err != nil {
 		writeError(w, http.StatusBadRequest, "ORDER_REFUSED", err.Error())
 		return
@@ -92,14 +64,12 @@ func (m *demo) placeOrder(w http.ResponseWriter, r *http.Request) {
 }
 
 func (m *demo) simulate(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, demoBodyBytes))
-	if err != nil {
-		writeError(w, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", "the body is too large")
+	var transition, answer json.RawMessage
+	if !readJSON(w, r, &transition) {
 		return
 	}
-	var answer json.RawMessage
 	url := m.dev.pepayURL + "/api/commerce/devnet/orders/" + r.PathValue("id") + "/simulate"
-	status, err := m.post(r.Context(), url, devnet.DefaultAPIKey, body, &answer)
+	status, err := m.post(r.Context(), url, devnet.DefaultAPIKey, transition, &answer)
 	if err != nil {
 		writeError(w, http.StatusBadGateway, "DEVNET_FAILED", "the local Pepay did not answer")
 		return
@@ -107,59 +77,73 @@ func (m *demo) simulate(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, answer)
 }
 
-// fault plays one: the page shows how the stream gets over it.
+// fault plays one: the pages show how the stream gets over it.
 func (m *demo) fault(w http.ResponseWriter, r *http.Request) {
-	var in struct {
-		CustomerID string `json:"customer_id"`
-	}
-	if !readJSON(w, r, &in) {
-		return
-	}
+	m.dev.mu.Lock()
+	node, restart := m.dev.current, m.dev.restart
+	m.dev.mu.Unlock()
 	switch r.PathValue("fault") {
 	case "cut":
-		m.dev.mu.Lock()
-		n := m.dev.current
-		m.dev.mu.Unlock()
-		n.public.Cut(in.CustomerID)
+		node.public.Cut(signedIn(r))
 	case "stall":
-		if err := m.dev.stall(); err != nil {
-			writeError(w, http.StatusConflict, "BUSY", err.Error())
-			return
-		}
+		m.dev.stall()
+	case "unstall":
+		m.dev.unstall()
 	case "restart":
-		m.dev.mu.Lock()
-		restart := m.dev.restart
-		m.dev.mu.Unlock()
 		time.AfterFunc(50*time.Millisecond, restart) // after the answer
 	default:
-		writeError(w, http.StatusNotFound, "NOT_FOUND", "faults are cut, stall and restart")
+		writeError(w, http.StatusNotFound, "NOT_FOUND", "faults are cut, stall, unstall and restart")
 		return
 	}
 	writeJSON(w, http.StatusAccepted, map[string]any{"success": true})
 }
 
-// stall silences the devnet's streams for a while; what happens meanwhile comes
-// later, by REST.
-func (d *dev) stall() error {
-	f := d.pepay.Faults()
-	if f.Silent {
-		return errors.New("it is stalled already")
+// stall silences the devnet's streams for a minute. They stay open, and what is
+// due on them is lost.
+func (d *dev) stall() {
+	d.silence(true)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stalled != nil {
+		d.stalled.Stop()
 	}
-	f.Silent = true
-	if err := d.pepay.SetFaults(f); err != nil {
-		return err
-	}
-	time.AfterFunc(stallFor, func() {
-		f := d.pepay.Faults()
-		f.Silent = false
-		_ = d.pepay.SetFaults(f) // valid before, valid now
-		d.pepay.Cut(devnet.Ending{})
-	})
-	return nil
+	d.stalled = time.AfterFunc(stallFor, d.unstall)
 }
 
-func (m *demo) post(ctx context.Context, url, key string, body []byte, answer any) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+// unstall ends a stall, by cutting the streams: the next ones bring what was lost.
+func (d *dev) unstall() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stalled == nil {
+		return
+	}
+	d.stalled.Stop()
+	d.stalled = nil
+	d.silence(false)
+	d.pepay.Cut(devnet.Ending{})
+}
+
+func (d *dev) silence(silent bool) {
+	f := d.pepay.Faults()
+	f.Silent = silent
+	_ = d.pepay.SetFaults(f) // valid before, valid now
+}
+
+// ask is post for what must succeed.
+func (m *demo) ask(ctx context.Context, url, key string, body, answer any) error {
+	status, err := m.post(ctx, url, key, body, answer)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("status %d", status)
+	}
+	return err
+}
+
+func (m *demo) post(ctx context.Context, url, key string, body, answer any) (int, error) {
+	sent, err := json.Marshal(body)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(sent))
 	if err != nil {
 		return 0, err
 	}

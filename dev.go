@@ -62,6 +62,7 @@ type dev struct {
 	mu      sync.Mutex         // guards the fields below
 	restart context.CancelFunc // ends the gateway half, which then starts again
 	current *node
+	stalled *time.Timer // ends the stall that is being played
 }
 
 func runDev(ctx context.Context, env environment, flags devFlags) error {
@@ -128,6 +129,9 @@ func devConfig(d *dev, redisURL string) configs.Config {
 	cfg.Auth.APIKey = devKey
 	cfg.Auth.TokenSecret = configs.Secret(rand.Text() + rand.Text())
 	cfg.CORS.Origins = []string{cfg.PublicURL}
+	if _, port, err := net.SplitHostPort(d.public); err == nil {
+		cfg.CORS.Origins = append(cfg.CORS.Origins, "http://localhost:"+port)
+	}
 	cfg.Drain = configs.Drain{Delay: devDrainDelay, Duration: devDrainDuration}
 	cfg.Limits = configs.Limits{Connections: 10_000} // everyone here is 127.0.0.1
 	return cfg

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"pepay-gateway/gateway"
+	"pepay-gateway/gateway/socket"
 )
 
 // Config says which Redis and how much it keeps. Zero numbers take the defaults.
@@ -50,12 +52,24 @@ type Bus struct {
 	resubscribe atomic.Int64
 }
 
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return socket.Wrap(conn), nil
+}
+
 // New prepares the connection; nothing is dialled until the first use. The
 // error names what is wrong with cfg.URL without repeating it.
 func New(cfg Config) (*Bus, error) {
 	t, err := parseURL(cfg.URL)
 	if err != nil {
 		return nil, err
+	}
+	if t.options.TLSConfig == nil { // else the library dials
+		t.options.Dialer = dial
 	}
 	return newBus(redis.NewUniversalClient(t.options), t.cluster, cfg), nil
 }

@@ -368,9 +368,12 @@ func TestJoinHandsOnWhatWasLoggedBefore(t *testing.T) {
 func TestStateIsBounded(t *testing.T) {
 	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{MaxOrders: 5})
 	term := acquire(t, b, gateway.AcquireRequest{})
-	for i := range 40 {
+	for i := range 48 { // trimmed with every sixteenth
 		k := gateway.Keys{Order: fmt.Sprintf("o%d", i), Invoice: fmt.Sprintf("i%d", i), Customer: fmt.Sprintf("c%d", i%3)}
 		mustAppend(t, b, term, uint64(i), event(i+1, k))
+		if n, most := b.client.ZCard(t.Context(), "{rt:test}:state_at").Val(), int64(1+5+15); n > most {
+			t.Fatalf("state of %d orders after %d events, want at most %d and the mark", n-1, i+1, most-1)
+		}
 	}
 	for key, most := range map[string]int64{"state": 1 + 5*2, "state_at": 1 + 5, "join": 1 + 5*3 + 3} {
 		var n int64
@@ -383,7 +386,7 @@ func TestStateIsBounded(t *testing.T) {
 			t.Errorf("%s holds %d fields, want at most %d and at least 6", key, n, most)
 		}
 	}
-	if s, err := b.Snapshot(t.Context(), []string{"o39"}, ""); err != nil || len(s.States) != 1 {
+	if s, err := b.Snapshot(t.Context(), []string{"o47"}, ""); err != nil || len(s.States) != 1 {
 		t.Errorf("newest order: %d states, %v; want 1", len(s.States), err)
 	}
 }
@@ -407,7 +410,7 @@ func TestTrimmedOrderIsLearnedAgain(t *testing.T) {
 }
 
 func TestRecentSeqsOfAnOrderAreBounded(t *testing.T) {
-	for _, start := range []int{0, 9_999_990, 99_999_990, 999_999_990} {
+	for _, start := range []int{0, 9_999_990, 99_999_990, 999_999_990, 99_999_999_990} {
 		b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{})
 		term := acquire(t, b, gateway.AcquireRequest{})
 		mustAppend(t, b, term, 0, event(1, orderKeys))

@@ -23,7 +23,7 @@ const (
 var errGarbage = errors.New("redisbus: malformed entry")
 
 // packEvent writes ev as length-prefixed fields. The scripts never look inside.
-func packEvent(ev *gateway.Event) string {
+func packEvent(ev *gateway.Event) []byte {
 	b := make([]byte, 0, 128+len(ev.ID)+len(ev.Data))
 	var contest byte
 	if ev.Contest {
@@ -37,12 +37,11 @@ func packEvent(ev *gateway.Event) string {
 		b = appendField(b, s)
 	}
 	b = binary.AppendUvarint(b, uint64(len(ev.Data)))
-	b = append(b, ev.Data...)
-	return string(b)
+	return append(b, ev.Data...)
 }
 
 // packJoin writes j without its states, which the append script adds.
-func packJoin(j *gateway.Join) string {
+func packJoin(j *gateway.Join) []byte {
 	var flags byte
 	for i, on := range []bool{j.Link, j.Covered, j.Missing} {
 		if on {
@@ -53,7 +52,7 @@ func packJoin(j *gateway.Join) string {
 	for _, s := range []string{j.Order, j.Invoice, j.Customer} {
 		b = appendField(b, s)
 	}
-	return string(b)
+	return b
 }
 
 func appendField(b []byte, s string) []byte {

@@ -106,7 +106,7 @@ func TestForksAreBounded(t *testing.T) {
 
 func TestRecordOfAnotherSchemaIsGarbage(t *testing.T) {
 	for name, blob := range map[string]string{
-		"event": packEvent(event(1, orderKeys)), "join": packJoin(&gateway.Join{Order: "o1", Customer: "c1"}),
+		"event": string(packEvent(event(1, orderKeys))), "join": string(packJoin(&gateway.Join{Order: "o1", Customer: "c1"})),
 	} {
 		if _, _, err := unpack(blob, ""); err != nil {
 			t.Errorf("%s of schema %d: %v, want nil", name, schema, err)
@@ -122,7 +122,7 @@ func TestRecordOfAnotherSchemaIsGarbage(t *testing.T) {
 func TestSeenIsBounded(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})
-		const most = 10
+		const most, sent = 10, 32 // trimmed with every sixteenth
 		appendOne := func(n int) (added int64) {
 			t.Helper()
 			ev := event(n, orderKeys)
@@ -133,13 +133,18 @@ func TestSeenIsBounded(t *testing.T) {
 			}
 			return number(r, 2)
 		}
-		for n := range 3 * most {
+		var held int64
+		for n := range sent {
 			appendOne(n + 1)
+			held = b.client.ZCard(t.Context(), "{rt:test}:seen").Val()
+			if limit := int64(most + 16); held > limit {
+				t.Fatalf("%d members after %d events, want at most %d", held, n+1, limit)
+			}
 		}
-		if got, want := b.client.ZCard(t.Context(), "{rt:test}:seen").Val(), int64(most+1); got != want {
-			t.Errorf("%d members, want %d and the mark", got, want)
+		if want := int64(most + 1); held != want {
+			t.Errorf("%d members, want %d and the mark", held, most)
 		}
-		if got := appendOne(2*most + 1); got != 0 {
+		if got := appendOne(sent - most + 1); got != 0 {
 			t.Errorf("the oldest id that is remembered was added %d times, want it deduped", got)
 		}
 	})
@@ -157,7 +162,9 @@ func TestStateWithoutNewsIsForgotten(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		mustAppend(t, b, term, 2, event(3, gateway.Keys{Order: "new", Customer: "c1"}))
+		for n := 3; n <= 16; n++ { // the sixteenth trims
+			mustAppend(t, b, term, uint64(n-1), event(n, gateway.Keys{Order: "new", Customer: "c1"}))
+		}
 		s, err := b.Snapshot(t.Context(), nil, "c1")
 		if err != nil {
 			t.Fatal(err)

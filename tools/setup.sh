@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and this machine lacks: redis-server, Chromium,
-# nginx, Firefox and Node. On Debian and its kin through apt; elsewhere it says what to install.
+# Firefox, Node, the proxies and languages of docs/browser.md. On Debian and its
+# kin through apt; elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -10,6 +11,10 @@ command -v node >/dev/null 2>&1 || missing="$missing nodejs"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
 command -v curl >/dev/null 2>&1 || missing="$missing curl"
 command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
+command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || missing="$missing haproxy"
+command -v caddy >/dev/null 2>&1 || missing="$missing caddy"
+command -v python3 >/dev/null 2>&1 || missing="$missing python3"
+command -v php >/dev/null 2>&1 || missing="$missing php-cli"
 if [ -z "${CHROMIUM:-}" ] && ! command -v chromium >/dev/null 2>&1; then
 	missing="$missing chromium"
 fi

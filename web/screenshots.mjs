@@ -3,7 +3,7 @@
 
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { launch, waitForState } from './test/browser.mjs';
+import { launch, placeOrder, waitForState, waitForStatus } from './test/browser.mjs';
 import { Fake } from './test/fake.mjs';
 import { clusterStats, troubledStats } from './test/stats.mjs';
 
@@ -22,7 +22,8 @@ const browser = await launch();
 for (const [look, options] of Object.entries(looks)) {
   await take(`ops-${look}`, options, (page) => runCluster(page, (tick) => clusterStats(tick)));
   await take(`ops-trouble-${look}`, options, (page) => runCluster(page, troubledStats));
-  await take(`storefront-${look}`, options, visitShop);
+  await take(`shop-${look}`, options, fillBasket);
+  await take(`storefront-${look}`, options, (page) => followOrder(page, look));
 }
 await browser.close();
 await fake.stop();
@@ -55,14 +56,24 @@ async function runCluster(page, statsAt) {
   await page.clock.runFor(100); // what is drawn with the next frame
 }
 
-async function visitShop(page) {
+async function fillBasket(page) {
   await page.goto(fake.url);
-  await waitForState(page, 'live');
-  for (const moves of [['payment_confirmed', 'payment_settled', 'placed', 'shipped'], ['payment_confirmed']]) {
-    await page.locator('#place-order').click();
-    const card = page.locator('[data-order]:not([data-status=""])').first();
-    await card.locator('[data-transition="payment_confirmed"]').waitFor();
-    for (const move of moves) await card.locator(`[data-transition="${move}"]`).click();
+  for (const product of ['lamp', 'mug', 'mug']) await page.locator(`[data-product="${product}"] button`).click();
+}
+
+// Two orders, one at the door and one on its way, and a frame that is looked at.
+async function followOrder(page, look) {
+  const moves = ['payment_confirmed', 'payment_settled', 'placed', 'shipped', 'delivery_confirmed'];
+  for (const [products, status, n] of [[['mug', 'mug'], 'delivered', 5], [['lamp', 'notebook'], 'shipped', 4]]) {
+    await page.goto(fake.url);
+    await placeOrder(page, ...products);
+    await waitForState(page, 'live');
+    for (const move of moves.slice(0, n)) await page.locator(`[data-move="${move}"].primary`).click();
+    await waitForStatus(page, status);
   }
-  await page.locator('[data-order] [data-transition="payment_settled"]').first().waitFor();
+  await page.locator('pepay-order').screenshot({ path: join(dir, `element-${look}.png`) });
+  console.log(`${join(dir, `element-${look}`)}.png`);
+  await page.locator('#frames summary', { hasText: 'invoice_payment.updated' }).first().click();
+  await page.mouse.move(0, 0);
+  await page.evaluate(() => document.activeElement.blur());
 }

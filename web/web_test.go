@@ -26,7 +26,9 @@ func TestSitesServeTheirFilesOnly(t *testing.T) {
 		contentType        string
 	}{
 		{"storefront page", "GET", "/", Storefront(), 200, "text/html; charset=utf-8"},
-		{"storefront script", "GET", "/app.js", Storefront(), 200, "text/javascript; charset=utf-8"},
+		{"storefront order", "GET", "/order.html", Storefront(), 200, "text/html; charset=utf-8"},
+		{"storefront drawing", "GET", "/lamp.svg", Storefront(), 200, "image/svg+xml"},
+		{"storefront script", "GET", "/shop.js", Storefront(), 200, "text/javascript; charset=utf-8"},
 		{"storefront style", "HEAD", "/style.css", Storefront(), 200, "text/css; charset=utf-8"},
 		{"storefront shared", "GET", "/icon.svg", Storefront(), 200, "image/svg+xml"},
 		{"storefront unknown", "GET", "/nothing", Storefront(), 404, "text/plain; charset=utf-8"},
@@ -63,7 +65,7 @@ func TestSitesServeTheirFilesOnly(t *testing.T) {
 }
 
 func TestUnchangedFileIsNotSentAgain(t *testing.T) {
-	first := do(Storefront(), "GET", "/app.js", "")
+	first := do(Storefront(), "GET", "/shop.js", "")
 	etag := first.Header.Get("ETag")
 	if !regexp.MustCompile(`^"[0-9a-f]{32}"$`).MatchString(etag) {
 		t.Fatalf("ETag = %q, want a strong one", etag)
@@ -71,11 +73,11 @@ func TestUnchangedFileIsNotSentAgain(t *testing.T) {
 	if got, want := first.Header.Get("Cache-Control"), "no-cache"; got != want {
 		t.Errorf("Cache-Control = %q, want %q", got, want)
 	}
-	again := do(Storefront(), "GET", "/app.js", etag)
+	again := do(Storefront(), "GET", "/shop.js", etag)
 	if got, want := again.StatusCode, http.StatusNotModified; got != want {
 		t.Errorf("status with If-None-Match = %d, want %d", got, want)
 	}
-	other := do(Storefront(), "GET", "/app.js", `"other"`)
+	other := do(Storefront(), "GET", "/shop.js", `"other"`)
 	if got, want := other.StatusCode, http.StatusOK; got != want {
 		t.Errorf("status with a foreign If-None-Match = %d, want %d", got, want)
 	}

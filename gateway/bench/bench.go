@@ -31,7 +31,7 @@ var ErrConfig = errors.New("bench")
 
 // Config says what to measure. Sizes that are 0 are the workload's own.
 type Config struct {
-	Workloads   []string // by name; all of Names but soak when empty
+	Workloads   []string // by name; when empty all but soak and the curves
 	Transport   Transport
 	Connections int
 	Events      float64 // per second
@@ -74,6 +74,11 @@ func (c *Config) check() error {
 			return bad("there is no workload %q; there are %s", name, strings.Join(Names(), ", "))
 		}
 	}
+	if slices.Contains(c.Workloads, Growth) {
+		for _, w := range curves {
+			c.Workloads = append(c.Workloads, w.name)
+		}
+	}
 	c.Runs = max(c.Runs, 1)
 	switch {
 	case c.Transport != "" && c.Transport != WS && c.Transport != SSE:
@@ -83,13 +88,20 @@ func (c *Config) check() error {
 	case c.Self == (c.URL != ""):
 		return bad("either start a gateway with --self or name one with --url")
 	case c.Self:
-		return nil
+		return c.checkFiles(openFiles())
+	case slices.ContainsFunc(curves, func(w workload) bool { return slices.Contains(c.Workloads, w.name) }):
+		return bad("curves go with --self: they start and stop nodes")
 	case c.Nchan || c.Profiles != "":
 		return bad("--nchan and --profiles go with --self")
 	case c.Devnet == "" || c.APIKey == "":
 		return bad("--url needs --devnet, the gateway's upstream, and --api-key")
 	case c.PID == 0 && c.Admin == "":
 		return bad("--url needs --pid or --admin, to see what the gateway uses")
+	}
+	if c.Admin != "" {
+		if _, err := hostOf(c.Admin); err != nil {
+			return bad("%v", err)
+		}
 	}
 	for _, u := range []string{c.URL, c.Devnet} {
 		host, err := hostOf(u)
@@ -98,6 +110,33 @@ func (c *Config) check() error {
 		}
 		if !onLoopback(host) && !c.Remote {
 			return bad("%s is not this machine; say --remote if it may be put under load", u)
+		}
+	}
+	return c.checkFiles(openFiles())
+}
+
+// ownFiles are what this process has open besides connections, at most.
+const ownFiles = 200
+
+// room returns how many connections this process, and a server like it, may have
+// with so many open files. A gateway keeps a tenth of them; 0 is no limit.
+func room(files int) int {
+	if files == 0 {
+		return maxEvents
+	}
+	return max(files-max(files/10, ownFiles), 0)
+}
+
+// checkFiles says whether there are enough files for what is to be measured. A
+// curve leaves points out.
+func (c *Config) checkFiles(files int) error {
+	for _, w := range workloads {
+		if !slices.Contains(c.Workloads, w.name) || w.points != nil {
+			continue
+		}
+		if n := w.sizes(*c)[0].connections; n > room(files) {
+			return fmt.Errorf("%w: %s has %d connections, and ulimit -n %d is enough for %d; raise it, or say --connections",
+				ErrConfig, w.name, n, files, room(files))
 		}
 	}
 	return nil
@@ -130,6 +169,11 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	report := Report{
 		Time: l.began.UTC().Truncate(time.Second), Version: cfg.Version,
 		CPUs: runtime.NumCPU(), Go: runtime.Version(), Kernel: kernel(), Load: loadAverage(), Quick: cfg.Quick,
+	}
+	if !cfg.Self {
+		if err := l.try(ctx); err != nil {
+			return err
+		}
 	}
 	for run := range cfg.Runs {
 		for _, w := range workloads {

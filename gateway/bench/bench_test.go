@@ -35,10 +35,12 @@ func TestConfigIsChecked(t *testing.T) {
 		"no devnet":    {with(running, func(c *Config) { c.Devnet = "" }), "--devnet"},
 		"no meter":     {with(running, func(c *Config) { c.PID = 0 }), "--pid"},
 		"other host":   {with(running, func(c *Config) { c.URL = "http://192.0.2.1:80" }), "--remote"},
+		"admin":        {with(running, func(c *Config) { c.Admin = "127.0.0.1:9090" }), "http://"},
 		"a name":       {with(running, func(c *Config) { c.Devnet = "http://pepay.example" }), "--remote"},
 		"said so":      {with(running, func(c *Config) { c.URL, c.Remote = "http://192.0.2.1", true }), ""},
 		"no URL":       {with(running, func(c *Config) { c.URL = "ftp://127.0.0.1" }), "http://"},
 		"nchan":        {with(running, func(c *Config) { c.Nchan = true }), "--nchan"},
+		"curve":        {with(running, func(c *Config) { c.Workloads = []string{Growth} }), "--self"},
 		"negative":     {with(self, func(c *Config) { c.Seconds = -1 }), "negative"},
 		"nothing else": {with(self, func(c *Config) { c.Workloads = Names() }), ""},
 	} {
@@ -52,7 +54,7 @@ func TestConfigIsChecked(t *testing.T) {
 // A fake is a gateway and its devnet in one, which can be made to misbehave.
 type fake struct {
 	t     testing.TB
-	spoil func(n int) (times int, to string) // how often, and to whom, event n goes; "" for its customer
+	spoil func(n int) (times int, to string) // how often, and to whom, event n goes; "" for its customer. The first is a try
 
 	mu      sync.Mutex
 	events  int
@@ -140,8 +142,8 @@ func TestRunEndsWellOnlyIfEveryEventCameOnce(t *testing.T) {
 	}{
 		"honest":  {func(int) (int, string) { return 1, "" }, `"lost":0,"duplicates":0,"disorder":0,"foreign":0`, nil},
 		"losing":  {func(n int) (int, string) { return min(n%100, 1), "" }, `"lost":4`, ErrUnclean},
-		"twice":   {func(n int) (int, string) { return 1 + n/450, "" }, `"duplicates":1`, ErrUnclean},
-		"crossed": {func(n int) (int, string) { return 1, []string{"", "_7"}[n/450] }, `"foreign":1`, ErrUnclean},
+		"twice":   {func(n int) (int, string) { return 1 + n/451, "" }, `"duplicates":1`, ErrUnclean},
+		"crossed": {func(n int) (int, string) { return 1, []string{"", "_7"}[n/451] }, `"foreign":1`, ErrUnclean},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -155,6 +157,39 @@ func TestRunEndsWellOnlyIfEveryEventCameOnce(t *testing.T) {
 			}
 			if !strings.Contains(out.String(), tt.want) {
 				t.Errorf("no %s in\n%s", tt.want, out.String())
+			}
+		})
+	}
+}
+
+// Before anything is measured, what was named is tried.
+func TestRunSaysWhichFlagIsWrong(t *testing.T) {
+	works := func(int) (int, string) { return 1, "" }
+	gone := "http://127.0.0.1:1" // nobody listens there
+	for name, tt := range map[string]struct {
+		spoil func(int) (int, string)
+		edit  func(*Config)
+		want  string
+	}{
+		"another devnet": {func(int) (int, string) { return 0, "" }, func(*Config) {}, "is it the upstream of this gateway?"},
+		"no gateway":     {works, func(c *Config) { c.URL = gone }, "--url"},
+		"no devnet":      {works, func(c *Config) { c.Devnet = gone }, "--devnet"},
+		"no process":     {works, func(c *Config) { c.PID = 1 << 30 }, "--pid"},
+		"no Redis":       {works, func(c *Config) { c.RedisPID = 1 << 30 }, "--redis-pid"},
+		"no metrics":     {works, func(c *Config) { c.PID, c.Admin = 0, gone }, "--admin"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := startFake(t, tt.spoil)
+			cfg := Config{URL: url, Devnet: url, APIKey: "k", PID: os.Getpid(), Quick: true, Workloads: []string{"idle"}}
+			tt.edit(&cfg)
+			var out bytes.Buffer
+			err := Run(t.Context(), cfg, &out)
+			if err == nil || errors.Is(err, ErrUnclean) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Run = %v, want %q", err, tt.want)
+			}
+			if out.Len() > 0 {
+				t.Errorf("something was measured:\n%s", out.String())
 			}
 		})
 	}

@@ -33,6 +33,7 @@ type client struct {
 	ended   error  // why the server ended the last connection
 	pending []byte // of a message that has not come whole
 	cursor  string // where it would resume
+	status  string // of the stream, as last told
 	base    int64  // events published for its key before it was first live
 	opened  bool   // it was live once
 	slow    bool   // it has stopped reading, and is not reconciled
@@ -155,6 +156,7 @@ type controlFrame struct {
 	Object  string `json:"object"`
 	Type    string `json:"type"`
 	Cursor  string `json:"cursor"`
+	Status  string `json:"status"`
 	Code    any    `json:"code"`
 	Message string `json:"message"`
 }
@@ -169,6 +171,9 @@ func (c *client) controlLocked(data []byte) error {
 	}
 	if f.Cursor != "" {
 		c.cursor = f.Cursor
+	}
+	if f.Status != "" {
+		c.status = f.Status
 	}
 	switch f.Type {
 	case "replay_complete":

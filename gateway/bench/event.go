@@ -20,6 +20,10 @@ type script struct {
 	run    string // in every key, so that runs do not meet
 	prefix []byte // of every event: up to the digits of its number
 	at     time.Time
+
+	// The first events are said to have happened before at, one after the other.
+	past  int64
+	apart time.Duration
 }
 
 func newScript(at time.Time) *script {
@@ -32,6 +36,11 @@ func newScript(at time.Time) *script {
 // subject is the customer, and the order, that key stands for.
 func (s *script) subject(key int) string { return fmt.Sprintf("bench_%s_%d", s.run, key) }
 
+// created is when event n is said to have happened.
+func (s *script) created(n int64) time.Time {
+	return s.at.Add(-time.Duration(max(s.past-n, 0)) * s.apart)
+}
+
 // event returns event n, of the subject that key stands for.
 func (s *script) event(n int64, key int) []byte {
 	b := make([]byte, 0, eventBytes)
@@ -39,7 +48,7 @@ func (s *script) event(n int64, key int) []byte {
 	b = fmt.Appendf(b, `%0*d","object":"event","api_version":"2025-12-16","created":%d,"type":"commerce.order.updated",`+
 		`"livemode":false,"pending_webhooks":0,"request":{"id":null,"idempotency_key":null},"data":{"object":{"object":"commerce_order",`+
 		`"id":"%[4]s","customer_id":"%[4]s","status":"processing","substatus":null,"currency":"USD","total":"25.00",`+
-		`"tracking":null,"note":"`, seqDigits, n, s.at.Unix(), s.subject(key))
+		`"tracking":null,"note":"`, seqDigits, n, s.created(n).Unix(), s.subject(key))
 	const end = `"},"previous_attributes":{"status":"pending"}}}`
 	b = append(b, strings.Repeat("x", max(0, eventBytes-len(b)-len(end)))...)
 	return append(b, end...)

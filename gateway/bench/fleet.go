@@ -197,11 +197,11 @@ func each(ctx context.Context, cs []*client, do func(*client) error) error {
 func (f *fleet) dial(ctx context.Context, c *client) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	d := net.Dialer{}
-	if onLoopback(f.target.addr()) {
+	d, addr := net.Dialer{}, f.target.addr(c)
+	if onLoopback(addr) {
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+c.index%sources))}
 	}
-	conn, err := d.DialContext(ctx, "tcp4", f.target.addr())
+	conn, err := d.DialContext(ctx, "tcp4", addr)
 	if err != nil {
 		return err
 	}
@@ -288,7 +288,7 @@ func (f *fleet) stopReading(cs []*client) {
 // sendMemory returns what the kernel holds for sending to each of cs, in bytes
 // on average; 0 where the server's side cannot be seen.
 func (f *fleet) sendMemory(ctx context.Context, cs []*client) float64 {
-	by := sendMemory(ctx, f.target.addr())
+	by := sendMemory(ctx, f.target.addr(cs[0])) // slow clients are all of one node
 	sum := int64(0)
 	for _, c := range cs {
 		sum += by[c.local]
@@ -340,6 +340,18 @@ func (f *fleet) settle(ctx context.Context) error {
 }
 
 var errStuck = errors.New("bench: nothing more comes")
+
+// caughtUp waits until each of cs has got all that was published for it.
+func (f *fleet) caughtUp(ctx context.Context, cs ...*client) error {
+	return f.await(ctx, func() (bool, int64) {
+		due, got := int64(0), int64(0)
+		for _, c := range cs {
+			due += f.published[c.key] - c.base
+			got += c.got
+		}
+		return got >= due, got
+	}, "of the events have come")
+}
 
 // await waits until ok, which is called with the lock held and also returns its
 // progress. It gives up when there has been none for a while.

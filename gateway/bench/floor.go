@@ -184,7 +184,7 @@ type floorTarget struct {
 	process meter
 }
 
-func (f *floorTarget) addr() string                           { return f.address }
+func (f *floorTarget) addr(*client) string                    { return f.address }
 func (f *floorTarget) silent() bool                           { return true }
 func (f *floorTarget) publishAddr() string                    { return f.address }
 func (f *floorTarget) server() meter                          { return f.process }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -28,6 +30,50 @@ func (l *lab) say(format string, args ...any) {
 	}
 }
 
+// try makes sure that a gateway which the user named can be measured, before
+// anything is: that its meters can be read, and that an event of the devnet comes
+// to a client.
+func (l *lab) try(ctx context.Context) error {
+	s := newScript(time.Now())
+	to, err := l.running(s, false)
+	if err != nil {
+		return err
+	}
+	if _, err := to.server().read(ctx); err != nil {
+		return fmt.Errorf("what the gateway uses (--pid, or --admin): %w", err)
+	}
+	if store := to.store(); store != nil {
+		if _, err := store.read(ctx); err != nil {
+			return fmt.Errorf("what its Redis uses (--redis-pid): %w", err)
+		}
+	}
+	f, err := newFleet(ctx, to, s, func(int64) int { return 0 })
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	c := f.add(1, WS, everybody)
+	if err = f.prepare(ctx, c); err == nil {
+		err = f.connect(ctx, c)
+	}
+	if err != nil {
+		return fmt.Errorf("the gateway (--url %s): %w", l.cfg.URL, err)
+	}
+	p := newPublisher(f, l.say)
+	defer p.close()
+	if err := p.burst(1); err != nil {
+		return fmt.Errorf("the upstream (--devnet %s): %w", l.cfg.Devnet, err)
+	}
+	err = f.caughtUp(ctx, c...)
+	if failed := p.failed.Load(); failed != nil {
+		return fmt.Errorf("the upstream (--devnet %s): %w", l.cfg.Devnet, *failed)
+	}
+	if errors.Is(err, errStuck) {
+		return fmt.Errorf("bench: what --devnet %s sends does not come to --url %s: is it the upstream of this gateway?", l.cfg.Devnet, l.cfg.URL)
+	}
+	return err
+}
+
 // targets are what a workload is measured on.
 func (l *lab) targets(w workload) []string {
 	kinds := []string{targetGateway}
@@ -40,37 +86,53 @@ func (l *lab) targets(w workload) []string {
 	return kinds
 }
 
-// measure runs w once against each of its targets, over each transport.
+// measure runs w once against each of its targets, over each transport, at each
+// of its points.
 func (l *lab) measure(ctx context.Context, w workload, run int) ([]Result, error) {
 	var results []Result
 	for _, transport := range w.over(l.cfg.Transport) {
 		for _, kind := range l.targets(w) {
-			r, err := l.trial(ctx, w, kind, transport, run)
-			if err != nil {
-				return nil, fmt.Errorf("%s, %s, %s: %w", w.name, transport, kind, err)
+			for _, s := range l.sizes(w) {
+				r, err := l.trial(ctx, w, s, kind, transport, run)
+				if err != nil {
+					return nil, fmt.Errorf("%s, %s, %s: %w", pointName(w.name, s.point), transport, kind, err)
+				}
+				results = append(results, r)
 			}
-			results = append(results, r)
 		}
 	}
 	return results, nil
 }
 
-func (l *lab) trial(ctx context.Context, w workload, kind string, transport Transport, run int) (r Result, err error) {
-	sizes := w.sizes(l.cfg)
+// sizes returns the sizes of w but for those points of a curve for which there
+// are too few files.
+func (l *lab) sizes(w workload) []sizes {
+	files := openFiles()
+	return slices.DeleteFunc(w.sizes(l.cfg), func(s sizes) bool {
+		tooMany := s.connections > room(files)
+		if tooMany {
+			l.say("%s is left out: ulimit -n %d is enough for %d connections", pointName(w.name, s.point), files, room(files))
+		}
+		return tooMany
+	})
+}
+
+func (l *lab) trial(ctx context.Context, w workload, s sizes, kind string, transport Transport, run int) (r Result, err error) {
 	t := &trial{
-		lab: l, sizes: sizes, kind: kind, transport: transport, script: newScript(time.Now()),
+		lab: l, sizes: s, kind: kind, transport: transport, script: newScript(time.Now()),
 		result: Result{
-			Run: run + 1, Workload: w.name, Target: kind, Transport: transport,
-			Connections: sizes.connections, EventsPerSecond: sizes.rate, Seconds: sizes.d.Seconds(), Values: map[string]float64{},
+			Run: run + 1, Workload: w.name, Point: s.point, Target: kind, Transport: transport,
+			Connections: s.connections, EventsPerSecond: s.rate, Seconds: s.d.Seconds(), Values: map[string]float64{},
 		},
 	}
-	l.say("%s over %s on %s: %d connections", w.name, transport, kind, sizes.connections)
+	t.script.past, t.script.apart = int64(s.entries), s.span/time.Duration(max(s.entries, 1))
+	l.say("%s over %s on %s: %d connections", t.result.named(), transport, kind, s.connections)
 	var stop func()
-	if t.target, stop, err = l.bring(ctx, kind, t.script, w.shared); err != nil {
+	if t.target, stop, err = l.bring(ctx, kind, t.script, w.shared, max(s.nodes, 1)); err != nil {
 		return r, err
 	}
 	defer stop()
-	if t.fleet, err = newFleet(ctx, t.target, t.script, w.keys(sizes)); err != nil {
+	if t.fleet, err = newFleet(ctx, t.target, t.script, w.keys(s)); err != nil {
 		return r, err
 	}
 	defer t.fleet.close()
@@ -80,12 +142,13 @@ func (l *lab) trial(ctx context.Context, w workload, kind string, transport Tran
 		return r, err
 	}
 	t.conclude()
-	l.say("%s over %s on %s: %s", w.name, transport, kind, t.result.summary())
+	l.say("%s over %s on %s: %s", t.result.named(), transport, kind, t.result.summary())
 	return t.result, nil
 }
 
-// bring returns a target, and what ends it.
-func (l *lab) bring(ctx context.Context, kind string, s *script, shared bool) (target, func(), error) {
+// bring returns a target, and what ends it. A gateway that is started has so
+// many nodes.
+func (l *lab) bring(ctx context.Context, kind string, s *script, shared bool, nodes int) (target, func(), error) {
 	var started []*process
 	stop := func() {
 		for i := len(started) - 1; i >= 0; i-- {
@@ -107,7 +170,7 @@ func (l *lab) bring(ctx context.Context, kind string, s *script, shared bool) (t
 	case kind == targetNchan:
 		t, err = l.bringNchan(ctx, run)
 	case l.cfg.Self:
-		t, err = l.bringGateway(ctx, run, s, shared)
+		t, err = l.bringGateway(ctx, run, s, shared, nodes)
 	default:
 		t, err = l.running(s, shared)
 	}
@@ -125,14 +188,14 @@ func (l *lab) running(s *script, shared bool) (target, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
-	var server, store meter = metricsURL(l.cfg.Admin + "/metrics"), nil
+	var server, store meter = metricsURL(strings.TrimSuffix(l.cfg.Admin, "/") + "/metrics"), nil
 	if l.cfg.PID != 0 {
 		server = pids{l.cfg.PID}
 	}
 	if l.cfg.RedisPID != 0 {
 		store = pids{l.cfg.RedisPID}
 	}
-	return newGatewayTarget(streams, devnet, l.cfg.APIKey, s, shared, server, store), nil
+	return newGatewayTarget([]string{streams}, devnet, l.cfg.APIKey, s, shared, server, store), nil
 }
 
 type runner func(name, program string, args, env []string) (*process, error)
@@ -153,20 +216,17 @@ func (l *lab) bringFloor(ctx context.Context, run runner) (target, error) {
 	return &floorTarget{address: addr, process: pids{p.pid()}}, p.ready(ctx, accepting(addr))
 }
 
-// bringGateway starts a Redis, a devnet and a gateway, each in a process of its
-// own and with no limits on clients: they all come from here.
-func (l *lab) bringGateway(ctx context.Context, run runner, s *script, shared bool) (target, error) {
+// bringGateway starts a Redis, a devnet and a gateway, each node in a process of
+// its own and with no limits on clients: they all come from here.
+func (l *lab) bringGateway(ctx context.Context, run runner, s *script, shared bool, nodes int) (target, error) {
 	redis, redisAddr, err := l.bringRedis(ctx, run)
 	if err != nil {
 		return nil, err
 	}
-	addrs := [3]string{}
-	for i := range addrs {
-		if addrs[i], err = freeAddr(); err != nil {
-			return nil, err
-		}
+	devnet, err := freeAddr()
+	if err != nil {
+		return nil, err
 	}
-	devnet, public, admin := addrs[0], addrs[1], addrs[2]
 	pepay, err := run("devnet", l.cfg.Program, []string{"devnet", "--listen", devnet}, nil)
 	if err != nil {
 		return nil, err
@@ -174,24 +234,48 @@ func (l *lab) bringGateway(ctx context.Context, run runner, s *script, shared bo
 	if err := pepay.ready(ctx, func() bool { return answers(ctx, "http://"+devnet+"/_devnet/state") }); err != nil {
 		return nil, err
 	}
-	node, err := run("gateway", l.cfg.Program, []string{"serve"}, []string{
+	t := newGatewayTarget(nil, devnet, selfKey, s, shared, nil, pids{redis.pid()})
+	t.redisAddr = redisAddr
+	for i := range nodes {
+		n, err := l.newNode(run, fmt.Sprintf("gateway-%d", i+1), devnet, redisAddr)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.begin(); err != nil {
+			return nil, err
+		}
+		// The first is to lead, so the others come after it.
+		if err := n.ready(ctx, awaitLive(ctx, n.admin)); err != nil {
+			return nil, err
+		}
+		t.nodes = append(t.nodes, n)
+		// With more than one, the last shows what a node costs that has no clients.
+		if i == 0 || i < nodes-1 {
+			t.streams = append(t.streams, n.public)
+		}
+	}
+	return t, nil
+}
+
+// newNode returns a node that has not been started.
+func (l *lab) newNode(run runner, name, devnet, redis string) (*gatewayNode, error) {
+	public, err1 := freeAddr()
+	admin, err2 := freeAddr()
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, err
+	}
+	env := []string{
 		"GATEWAY_LISTEN=" + public, "GATEWAY_PUBLIC_URL=http://" + public, "GATEWAY_ADMIN_LISTEN=" + admin,
-		"GATEWAY_NODE=bench", "GATEWAY_REDIS_URL=redis://" + redisAddr + "/0",
+		"GATEWAY_NODE=" + name, "GATEWAY_REDIS_URL=redis://" + redis + "/0",
 		"GATEWAY_UPSTREAM_API_URL=http://" + devnet, "GATEWAY_UPSTREAM_API_KEY=ck_devnet_demo",
 		"GATEWAY_AUTH_API_KEY=" + selfKey, "GATEWAY_AUTH_TOKEN_SECRET=bench-0123456789abcdef0123456789abcdef",
 		"GATEWAY_LIMITS_CONNECTIONS=0", "GATEWAY_LIMITS_CONNECTIONS_PER_IP=0", "GATEWAY_LIMITS_CONNECTIONS_PER_TOKEN=0",
 		"GATEWAY_LIMITS_CONNECTIONS_PER_CUSTOMER=0", "GATEWAY_LIMITS_HANDSHAKES_PER_IP=0",
 		"GATEWAY_DRAIN_DELAY=0s", "GATEWAY_DRAIN_DURATION=0s", fmt.Sprintf("GATEWAY_ADMIN_PPROF=%t", l.cfg.Profiles != ""),
-	})
-	if err != nil {
-		return nil, err
 	}
-	if err := node.ready(ctx, awaitLive(ctx, admin)); err != nil {
-		return nil, err
-	}
-	t := newGatewayTarget(public, devnet, selfKey, s, shared, pids{node.pid()}, pids{redis.pid()})
-	t.admin = admin
-	return t, nil
+	return &gatewayNode{public: public, admin: admin, start: func() (*process, error) {
+		return run(name, l.cfg.Program, []string{"serve"}, env)
+	}}, nil
 }
 
 func (l *lab) bringRedis(ctx context.Context, run runner) (*process, string, error) {

@@ -20,6 +20,7 @@ func (t *trial) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.result.Values["server_mib"] = float64(s.memory) / (1 << 20)
 	t.result.Values["kib_per_connection"] = float64(s.memory-before[0].Memory) / 1024 / float64(t.connections)
 	t.result.Values["cpu_percent"] = 100 * s.server.Seconds() / s.took.Seconds()
 	if err := t.publisher.burst(min(t.connections, 200)); err != nil { // they are there, are they?
@@ -33,11 +34,10 @@ func (t *trial) selective(ctx context.Context) error {
 		return err
 	}
 	// Orders are known before the measurement: it is about their events.
-	warm := time.Duration(float64(t.connections) / t.rate * float64(time.Second))
-	if err := t.publisher.steadily(ctx, t.rate, warm); err != nil {
+	if err := t.publisher.paced(ctx, t.rate, int64(t.connections)); err != nil {
 		return err
 	}
-	return t.steady(ctx, "event")
+	return t.steady(ctx)
 }
 
 func (t *trial) broadcast(ctx context.Context) error {
@@ -47,11 +47,11 @@ func (t *trial) broadcast(ctx context.Context) error {
 	if err := t.publisher.steadily(ctx, t.rate, t.d/10); err != nil {
 		return err
 	}
-	return t.steady(ctx, "delivery")
+	return t.steady(ctx)
 }
 
 // steady measures events at the trial's rate.
-func (t *trial) steady(ctx context.Context, thing string) error {
+func (t *trial) steady(ctx context.Context) error {
 	if err := t.fleet.settle(ctx); err != nil {
 		return err
 	}
@@ -67,11 +67,8 @@ func (t *trial) steady(ctx context.Context, thing string) error {
 		return err
 	}
 	n, _, delivered := t.fleet.counts()
-	if thing == "delivery" {
-		t.per(s, delivered-deliveries, thing)
-	} else {
-		t.per(s, n-events, thing)
-	}
+	t.per(s, delivered-deliveries, "delivery")
+	t.per(s, n-events, "event")
 	return nil
 }
 
@@ -116,8 +113,7 @@ func (t *trial) storm(ctx context.Context) error {
 		if err := t.fleet.connect(ctx, watcher); err != nil {
 			return err
 		}
-		count := 2*t.connections + 1
-		if err := t.publisher.steadily(ctx, t.rate, time.Duration(float64(count)/t.rate*float64(time.Second))+time.Millisecond); err != nil {
+		if err := t.publisher.paced(ctx, t.rate, int64(2*t.connections+1)); err != nil {
 			return err
 		}
 		if err := t.fleet.await(ctx, func() (bool, int64) { return watcher[0].got >= 3, watcher[0].got }, "events have come"); err != nil {

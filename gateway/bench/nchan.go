@@ -123,7 +123,7 @@ type nchanTarget struct {
 	redis     meter
 }
 
-func (n *nchanTarget) addr() string                           { return n.address }
+func (n *nchanTarget) addr(*client) string                    { return n.address }
 func (n *nchanTarget) silent() bool                           { return true }
 func (n *nchanTarget) publishAddr() string                    { return n.address }
 func (n *nchanTarget) server() meter                          { return n.processes }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"syscall"
 	"time"
@@ -94,6 +95,16 @@ func (p *poller) read(fd int) ([]byte, error) {
 }
 
 func (p *poller) end() { _ = syscall.Close(p.epoll) }
+
+// openFiles returns how many files this process may have open. The runtime has
+// raised the soft limit to the hard one.
+func openFiles() int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur > math.MaxInt32 {
+		return 0 // not limited, for all we know
+	}
+	return int(r.Cur)
+}
 
 // nap sleeps for less than timers can: an idle program's are a millisecond late.
 func nap(d time.Duration) {

@@ -22,4 +22,6 @@ func (*poller) wait(func(int)) error            { return errors.ErrUnsupported }
 func (*poller) read(int) ([]byte, error)        { return nil, errors.ErrUnsupported }
 func (*poller) end()                            {}
 
+func openFiles() int { return 0 }
+
 func nap(time.Duration) {}

@@ -51,11 +51,14 @@ func start(dir, name, program string, args, env []string) (*process, error) {
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // stop ends the process, by force if it does not end when asked to.
-func (p *process) stop() {
+func (p *process) stop() { p.end(stopWait) }
+
+// end is stop with so much patience.
+func (p *process) end(patience time.Duration) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // gone already is fine
 	select {
 	case <-p.done:
-	case <-time.After(stopWait):
+	case <-time.After(patience):
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}

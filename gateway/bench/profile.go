@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 )
 
@@ -15,18 +16,18 @@ import (
 // profiles are wanted.
 func (t *trial) profile(ctx context.Context) (stop func()) {
 	g, ok := t.target.(*gatewayTarget)
-	if !ok || t.lab.cfg.Profiles == "" {
+	if !ok || t.lab.cfg.Profiles == "" || len(g.nodes) == 0 {
 		return func() {}
 	}
-	base := filepath.Join(t.lab.cfg.Profiles, fmt.Sprintf("%s-%s-", t.result.Workload, t.transport))
+	base := filepath.Join(t.lab.cfg.Profiles, fmt.Sprintf("%s-%s-", strings.ReplaceAll(t.result.named(), " ", "-"), t.transport))
 	seconds := max(int(t.d.Seconds()), 2)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		t.fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", g.admin, seconds), base+"cpu.pprof")
+		t.fetch(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", g.nodes[0].admin, seconds), base+"cpu.pprof")
 	})
 	return func() {
 		wg.Wait()
-		t.fetch(ctx, "http://"+g.admin+"/debug/pprof/heap", base+"heap.pprof")
+		t.fetch(ctx, "http://"+g.nodes[0].admin+"/debug/pprof/heap", base+"heap.pprof")
 	}
 }
 

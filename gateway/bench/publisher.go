@@ -97,8 +97,13 @@ func (p *publisher) send(due time.Time) error {
 // steadily publishes at a rate, whatever becomes of the events: arrivals are
 // open loop, and a latency counts from when its event was due.
 func (p *publisher) steadily(ctx context.Context, rate float64, d time.Duration) error {
+	return p.paced(ctx, rate, int64(rate*d.Seconds()))
+}
+
+// paced is steadily for so many events.
+func (p *publisher) paced(ctx context.Context, rate float64, count int64) error {
 	began, told := time.Now(), time.Now()
-	for i := range int64(rate * d.Seconds()) {
+	for i := range count {
 		due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
 		if time.Now().Before(due) {
 			if err := p.flush(); err != nil {

@@ -27,6 +27,7 @@ type Report struct {
 type Result struct {
 	Run             int                `json:"run"`
 	Workload        string             `json:"workload"`
+	Point           int                `json:"point,omitempty"` // of a curve
 	Target          string             `json:"target"`
 	Transport       Transport          `json:"transport"`
 	Connections     int                `json:"connections"`
@@ -53,6 +54,16 @@ func (r Result) summary() string {
 		fmt.Fprintf(&b, "; %v", r.tally)
 	}
 	return b.String()
+}
+
+func (r Result) named() string { return pointName(r.Workload, r.Point) }
+
+// pointName names a point of a curve, or a workload that is none.
+func pointName(workload string, point int) string {
+	if point == 0 {
+		return workload
+	}
+	return fmt.Sprintf("%s %d", workload, point)
 }
 
 func (r Report) clean() bool {
@@ -88,11 +99,10 @@ var rows = []row{
 	{"soak, growth per minute", "soak", "", "growth_kib_per_minute", "KiB", false, false, 0, 0},
 }
 
-// write writes the table of medians, then the report as one line of JSON.
+// write writes the tables of medians, then the report as one line of JSON.
 func (r Report) write(out io.Writer) error {
-	fmt.Fprintf(out, "\npepay-gateway %s, %d processors, Linux %s, load %s\n\n", r.Version, r.CPUs, r.Kernel, r.Load)
-	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "work\tbare floor\tgateway\t× bare\tmust\taim\tNchan")
+	fmt.Fprintf(out, "\npepay-gateway %s, %d processors, Linux %s, load %s\n", r.Version, r.CPUs, r.Kernel, r.Load)
+	lines := []string{"work\tbare floor\tgateway\t× bare\tmust\taim\tNchan"}
 	for _, w := range rows {
 		transports := []Transport{WS, SSE}
 		if w.transport != "" {
@@ -100,16 +110,32 @@ func (r Report) write(out io.Writer) error {
 		}
 		for _, t := range transports {
 			if line, ok := r.line(w, t); ok {
-				fmt.Fprintln(tw, line)
+				lines = append(lines, line)
 			}
 		}
 	}
-	if err := tw.Flush(); err != nil {
-		return err
+	if len(lines) > 1 {
+		if err := writeTable(out, "", lines); err != nil {
+			return err
+		}
+	}
+	for _, w := range curves {
+		for _, t := range []Transport{WS, SSE} {
+			if lines := r.curve(w, t); len(lines) > 1 {
+				if err := writeTable(out, fmt.Sprintf("%s, %s: %s\n", w.name, t, w.about), lines); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if lines := r.paper(); lines != nil {
+		if err := writeTable(out, "", lines); err != nil {
+			return err
+		}
 	}
 	for _, res := range r.Results {
 		if !res.clean() {
-			fmt.Fprintf(out, "\nDOES NOT COUNT: %s over %s on %s, run %d: %v\n", res.Workload, res.Transport, res.Target, res.Run, res.tally)
+			fmt.Fprintf(out, "\nDOES NOT COUNT: %s over %s on %s, run %d: %v\n", res.named(), res.Transport, res.Target, res.Run, res.tally)
 		}
 	}
 	line, err := json.Marshal(r)
@@ -118,6 +144,16 @@ func (r Report) write(out io.Writer) error {
 	}
 	_, err = fmt.Fprintf(out, "\n%s\n", line)
 	return err
+}
+
+// writeTable writes lines whose cells are parted by tabs.
+func writeTable(out io.Writer, title string, lines []string) error {
+	fmt.Fprintf(out, "\n%s", title)
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, line := range lines {
+		fmt.Fprintln(tw, line)
+	}
+	return tw.Flush()
 }
 
 // line is one line of the table; false when the workload was not run.
@@ -179,7 +215,7 @@ func spread(values []float64, unit string) string {
 	if len(values) == 0 {
 		return "–"
 	}
-	text := figure(median(values)) + " " + unit
+	text := strings.TrimSuffix(figure(median(values))+" "+unit, " ")
 	if len(values) > 1 {
 		text += fmt.Sprintf(" (%s–%s)", figure(slices.Min(values)), figure(slices.Max(values)))
 	}

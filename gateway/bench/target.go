@@ -22,7 +22,7 @@ const (
 // A target is a server under load: how its streams are opened, and how events
 // are given to it.
 type target interface {
-	addr() string // host:port of its streams
+	addr(c *client) string // host:port that c connects to
 	// prepare gets c what request needs. It may be called by several goroutines,
 	// for different clients.
 	prepare(ctx context.Context, c *client) error
@@ -62,18 +62,34 @@ const sessionSeconds = 24 * 3600
 
 // A gatewayTarget is a running gateway whose upstream is a devnet.
 type gatewayTarget struct {
-	streams string // host:port
-	devnet  string // host:port
-	admin   string // host:port; "" when not started here
+	streams []string // host:port of each node that serves clients
+	devnet  string   // host:port
 	apiKey  string
 	script  *script
-	shared  bool // all keys are followed by their order, else by their customer
-	process meter
+	shared  bool  // all keys are followed by their order, else by their customer
+	process meter // nil of one that was started here
 	redis   meter
 	client  *http.Client
+
+	// Of one that was started here.
+	nodes     []*gatewayNode // the first leads
+	redisAddr string
 }
 
-func newGatewayTarget(streams, devnet, apiKey string, s *script, shared bool, process, redis meter) *gatewayTarget {
+// A gatewayNode is one that was started here.
+type gatewayNode struct {
+	*process             // nil before it begins
+	public, admin string // host:port
+	start         func() (*process, error)
+}
+
+// begin starts the node, also again after its end.
+func (n *gatewayNode) begin() (err error) {
+	n.process, err = n.start()
+	return err
+}
+
+func newGatewayTarget(streams []string, devnet, apiKey string, s *script, shared bool, process, redis meter) *gatewayTarget {
 	return &gatewayTarget{
 		streams: streams, devnet: devnet, apiKey: apiKey, script: s, shared: shared, process: process, redis: redis,
 		client: &http.Client{Timeout: connectTimeout, Transport: &http.Transport{
@@ -82,11 +98,18 @@ func newGatewayTarget(streams, devnet, apiKey string, s *script, shared bool, pr
 	}
 }
 
-func (g *gatewayTarget) addr() string        { return g.streams }
-func (g *gatewayTarget) silent() bool        { return false }
-func (g *gatewayTarget) publishAddr() string { return g.devnet }
-func (g *gatewayTarget) server() meter       { return g.process }
-func (g *gatewayTarget) store() meter        { return g.redis }
+func (g *gatewayTarget) addr(c *client) string { return g.streams[c.index%len(g.streams)] }
+func (g *gatewayTarget) silent() bool          { return false }
+func (g *gatewayTarget) publishAddr() string   { return g.devnet }
+func (g *gatewayTarget) store() meter          { return g.redis }
+
+// server is the node that leads, where there are several.
+func (g *gatewayTarget) server() meter {
+	if len(g.nodes) > 0 {
+		return pids{g.nodes[0].pid()}
+	}
+	return g.process
+}
 
 // prepare mints a token, as the merchant's backend does.
 func (g *gatewayTarget) prepare(ctx context.Context, c *client) error {
@@ -100,7 +123,7 @@ func (g *gatewayTarget) prepare(ctx context.Context, c *client) error {
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.streams+"/api/v1/ws/token", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.addr(c)+"/api/v1/ws/token", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -138,13 +161,13 @@ func (g *gatewayTarget) request(c *client, cursor string) []byte {
 		if cursor != "" {
 			more = "Last-Event-ID: " + cursor + "\r\n"
 		}
-		return streamRequest(SSE, g.streams, "/sse/commerce/events?snapshot=0&token="+c.token, more)
+		return streamRequest(SSE, g.addr(c), "/sse/commerce/events?snapshot=0&token="+c.token, more)
 	}
 	path := "/ws/commerce/events?snapshot=0"
 	if cursor != "" {
 		path += "&since=" + cursor
 	}
-	return streamRequest(WS, g.streams, path, "Sec-WebSocket-Protocol: pepay.v1, bearer."+c.token+"\r\n")
+	return streamRequest(WS, g.addr(c), path, "Sec-WebSocket-Protocol: pepay.v1, bearer."+c.token+"\r\n")
 }
 
 func (g *gatewayTarget) post(_ int64, key int, event []byte) []byte {

@@ -13,6 +13,13 @@ type sizes struct {
 	d           time.Duration // of the measurement
 	settle      time.Duration // before it
 	pairs       int           // of runs, where a workload compares two
+
+	// Of curves.
+	point   int           // on its axis
+	nodes   int           // of the gateway; 0 is 1
+	orders  int           // that events are about
+	entries int           // of the log before the measurement
+	span    time.Duration // in which they are said to have happened
 }
 
 // A workload is one kind of load.
@@ -27,9 +34,17 @@ type workload struct {
 	nchan      bool  // so can Nchan
 	long       bool  // only when asked for
 	run        func(*trial, context.Context) error
+
+	// A curve measures at several points, on a gateway that was started here.
+	points  []int
+	few     []int // to see that it works
+	at      func(s *sizes, point int)
+	columns []column
+	whose   func(sizes) func(n int64) int // whose each event is, where they are not each connection's in turn
 }
 
-var workloads = []workload{
+// workloads are the kinds of load, and the curves after them.
+var workloads = append([]workload{
 	{
 		name: "idle", about: "connections that only hear heartbeats: memory and processor time",
 		transports: []Transport{WS, SSE}, bare: true, nchan: true, run: (*trial).idle,
@@ -70,38 +85,46 @@ var workloads = []workload{
 		name: "churn", about: "connections leave and come back all the time",
 		transports: []Transport{WS, SSE}, run: (*trial).churn,
 		full:  sizes{connections: 2_500, rate: 200, d: 30 * time.Second, settle: time.Second},
-		quick: sizes{connections: 100, rate: 200, d: 500 * time.Millisecond},
+		quick: sizes{connections: 1000, rate: 200, d: 500 * time.Millisecond},
 	},
 	{
 		name: "soak", about: "churn for long: does memory grow?",
 		transports: []Transport{WS, SSE}, long: true, run: (*trial).soak,
 		full:  sizes{connections: 5_000, rate: 200, d: 10 * time.Minute, settle: time.Second},
-		quick: sizes{connections: 100, rate: 200, d: time.Second},
+		quick: sizes{connections: 1000, rate: 200, d: time.Second},
 	},
-}
+}, curves...)
 
-// Names returns the names of the workloads.
+// Growth is the name of all curves.
+const Growth = "growth"
+
+// Names returns the names of the workloads and curves, and Growth.
 func Names() []string {
 	var names []string
 	for _, w := range workloads {
 		names = append(names, w.name)
 	}
-	return names
+	return append(names, Growth)
 }
 
 // Describe returns a line about each workload.
 func Describe() string {
 	s := ""
 	for _, w := range workloads {
-		s += fmt.Sprintf("  %-10s %s\n", w.name, w.about)
+		if w.name == curves[0].name {
+			s += fmt.Sprintf("  %-12s these curves, or one of them, with --self:\n", Growth)
+		}
+		s += fmt.Sprintf("  %-12s %s\n", w.name, w.about)
 	}
 	return s
 }
 
-func (w workload) sizes(cfg Config) sizes {
-	s := w.full
+// sizes returns the size of each trial: of a curve's points, or of the one that
+// there is.
+func (w workload) sizes(cfg Config) []sizes {
+	s, points := w.full, w.points
 	if cfg.Quick {
-		s = w.quick
+		s, points = w.quick, w.few
 	}
 	if cfg.Connections > 0 {
 		s.connections = cfg.Connections
@@ -112,7 +135,17 @@ func (w workload) sizes(cfg Config) sizes {
 	if cfg.Seconds > 0 && s.d > 0 {
 		s.d = time.Duration(cfg.Seconds * float64(time.Second))
 	}
-	return s
+	if len(points) == 0 {
+		return []sizes{s}
+	}
+	var all []sizes
+	for _, p := range points {
+		at := s
+		at.point = p
+		w.at(&at, p)
+		all = append(all, at)
+	}
+	return all
 }
 
 func (w workload) over(only Transport) []Transport {
@@ -124,6 +157,9 @@ func (w workload) over(only Transport) []Transport {
 
 // keys returns whose each event is.
 func (w workload) keys(s sizes) func(n int64) int {
+	if w.whose != nil {
+		return w.whose(s)
+	}
 	if w.shared {
 		return func(int64) int { return 0 }
 	}

@@ -5,9 +5,16 @@ import (
 	"sync"
 )
 
-// crewShare is how many sessions may be ready for each worker before there is
-// one more.
-const crewShare = 8
+const (
+	// crewShare is how many sessions may be ready for each worker before there is
+	// one more.
+	crewShare = 8
+	// crewHelp is how many sessions are served by who woke them. It has other
+	// things to do: while they wait, more comes that can leave with the same write.
+	crewHelp = 32
+	// maxIdleReady bounds the list that is kept while nobody is ready.
+	maxIdleReady = 4096
+)
 
 // A crew serves the sessions that have something to do, on few goroutines: what
 // a delivery costs beside its write is waking one up. Those who wake many
@@ -49,7 +56,28 @@ func (c *crew) during(f func()) {
 	c.working++
 	c.mu.Unlock()
 	f()
-	c.work()
+	for range crewHelp {
+		s := c.take()
+		if s == nil {
+			return
+		}
+		s.turn()
+	}
+	if c.leave() {
+		go c.work() // in its place
+	}
+}
+
+// leave ends the help of who woke sessions. It says whether a worker must take
+// its place.
+func (c *crew) leave() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.next < len(c.ready) && c.working <= c.most {
+		return true
+	}
+	c.working--
+	return false
 }
 
 // work serves sessions until none is ready.
@@ -76,6 +104,3 @@ func (c *crew) take() *session {
 	c.next++
 	return s
 }
-
-// maxIdleReady bounds the list that is kept while nobody is ready.
-const maxIdleReady = 4096

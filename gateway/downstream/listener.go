@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"pepay-gateway/gateway/socket"
 )
 
 const (
@@ -55,10 +57,8 @@ func (d *door) enter(conn net.Conn) *clientConn {
 		d.dropped.Add(1)
 		return nil
 	}
-	c := &clientConn{Conn: conn, door: d, late: d.room > 0 && n > d.room}
-	if sc, ok := conn.(syscall.Conn); ok {
-		c.raw, _ = sc.SyscallConn() // nil where there is none
-	}
+	c := &clientConn{Conn: socket.Wrap(conn), door: d, late: d.room > 0 && n > d.room}
+	c.sock, _ = c.Conn.(*socket.Conn)
 	return c
 }
 
@@ -108,9 +108,9 @@ func passes(err error) bool {
 type clientConn struct {
 	net.Conn
 	door   *door
-	raw    syscall.RawConn // nil where the connection has none
-	late   bool            // it came when there was no room for a stream
-	held   bool            // reading stops at what was read ahead
+	sock   *socket.Conn // nil where the connection has none
+	late   bool         // it came when there was no room for a stream
+	held   bool         // reading stops at what was read ahead
 	closed atomic.Bool
 	poller atomic.Pointer[poller] // that watches it; nil while none does
 	to     receiver               // told by it
@@ -160,7 +160,7 @@ func takeOver(conn net.Conn) (under net.Conn, ahead []byte) {
 		return conn, nil
 	}
 	c.held = true
-	var room [512]byte
+	var room [64]byte
 	for {
 		n, err := conn.Read(room[:])
 		ahead = append(ahead, room[:n]...)
@@ -174,7 +174,7 @@ func takeOver(conn net.Conn) (under net.Conn, ahead []byte) {
 
 // receive has to told what arrives on conn, by the poller if there is one.
 func (s *Server) receive(conn net.Conn, to receiver) {
-	if c, ok := conn.(*clientConn); ok && c.raw != nil && s.poller != nil {
+	if c, ok := conn.(*clientConn); ok && c.sock != nil && s.poller != nil {
 		c.to = to
 		c.poller.Store(s.poller)
 		if s.poller.watch(c) == nil {

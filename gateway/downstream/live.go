@@ -14,8 +14,8 @@ const (
 	// back when it can keep up.
 	maxSlow    = 3
 	slowWindow = time.Minute
-	// beatTick is short, so that few beats fall on one and delay no event.
-	beatTick = 100 * time.Millisecond
+	// beatTick is how far apart heartbeats fall at least, but for short ones.
+	beatTick = 250 * time.Millisecond
 	// A client that takes longer for what its queue holds is what was too slow.
 	slowDrain = 200 * time.Millisecond
 	// resetsPerSecond spreads the snapshots after a reset of everybody, for at

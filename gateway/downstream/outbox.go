@@ -59,7 +59,10 @@ func (o *outbox) flush(to net.Conn, block bool) error {
 		o.clear()
 		return errBroken
 	}
-	n, err := writeNow(to, b[o.sent:])
+	n, err := 0, error(nil)
+	if c, ok := to.(*clientConn); ok && c.sock != nil {
+		n, err = c.sock.WriteNow(b[o.sent:])
+	}
 	if o.sent += n; err == nil && o.sent < len(b) {
 		if !block {
 			return errWouldBlock

@@ -3,11 +3,11 @@ package downstream
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 const (
@@ -33,12 +33,9 @@ type poller struct {
 	// once so that none allocates.
 	events   [pollBatch]syscall.EpollEvent
 	ready    int // of events
-	waitErr  error
+	waitErr  syscall.Errno
 	tryWait  func(epoll uintptr) bool
 	room     [pollRead]byte
-	n        int // of room
-	readErr  error
-	tryRead  func(fd uintptr) bool
 	readable func() // reads from all that are ready
 }
 
@@ -59,28 +56,17 @@ func newPoller(around func(func())) (*poller, error) {
 	}
 	p.tryWait = func(epoll uintptr) bool {
 		for { // an interrupted one must not wait for a wake-up that has been
-			p.ready, p.waitErr = syscall.EpollWait(int(epoll), p.events[:], 0)
-			if p.waitErr != syscall.EINTR {
-				return p.ready != 0
+			n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll,
+				uintptr(unsafe.Pointer(&p.events)), pollBatch, 0, 0, 0) // it does not wait, so the runtime need not know
+			if p.ready, p.waitErr = int(n), errno; errno != syscall.EINTR {
+				return n != 0
 			}
 		}
-	}
-	p.tryRead = func(fd uintptr) bool {
-		p.n, p.readErr = syscall.Read(int(fd), p.room[:])
-		if p.n == 0 && p.readErr == nil {
-			p.readErr = io.EOF
-		}
-		if !p.nothingYet() && p.readErr != nil { // it would stay readable for ever
-			_ = syscall.EpollCtl(p.epoll(), syscall.EPOLL_CTL_DEL, int(fd), nil)
-		}
-		return true
 	}
 	p.readable = p.readAll
 	go p.run(around)
 	return p, nil
 }
-
-func (p *poller) nothingYet() bool { return p.readErr == syscall.EAGAIN || p.readErr == syscall.EINTR }
 
 // close ends the goroutine. Connections are not closed.
 func (p *poller) close() {
@@ -91,7 +77,7 @@ func (p *poller) close() {
 // watch has c's receiver told what arrives on it, until it is closed.
 func (p *poller) watch(c *clientConn) error {
 	var err error
-	cerr := c.raw.Control(func(fd uintptr) {
+	cerr := c.sock.Control(func(fd uintptr) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if c.closed.Load() { // whoever closes it has forgotten it already
@@ -126,7 +112,7 @@ func (p *poller) forget(c *clientConn) {
 func (p *poller) run(around func(func())) {
 	defer close(p.done)
 	for {
-		if err := p.raw.Read(p.tryWait); err != nil || p.waitErr != nil {
+		if err := p.raw.Read(p.tryWait); err != nil || p.waitErr != 0 {
 			return // closed
 		}
 		around(p.readable)
@@ -146,56 +132,20 @@ func (p *poller) readAll() {
 
 // read reads from c once, and has it told.
 func (p *poller) read(c *clientConn) {
-	err := c.raw.Read(p.tryRead)
-	switch {
-	case err == nil && p.readErr == nil:
-		c.to.receive(p.room[:p.n])
-	case err == nil && p.nothingYet():
-	default:
-		p.forget(c)
-		c.to.gone()
-	}
-}
-
-// nowWriters hold what one write needs, so that it allocates nothing.
-var nowWriters = sync.Pool{New: func() any {
-	w := &nowWriter{}
-	w.try = func(fd uintptr) bool {
-		for { // an interrupted one must not wait for the connection
-			w.n, w.err = syscall.Write(int(fd), w.b)
-			if w.err != syscall.EINTR {
-				return true
-			}
-		}
-	}
-	return w
-}}
-
-type nowWriter struct {
-	b   []byte
-	n   int
-	err error
-	try func(fd uintptr) bool
-}
-
-// writeNow writes as much of b as the kernel takes at once, and says how much
-// that is.
-func writeNow(to net.Conn, b []byte) (int, error) {
-	c, ok := to.(*clientConn)
-	if !ok || c.raw == nil {
-		return 0, nil
-	}
-	w := nowWriters.Get().(*nowWriter)
-	w.b = b
-	err := c.raw.Write(w.try)
-	n, werr := max(w.n, 0), w.err
-	w.b = nil
-	nowWriters.Put(w)
+	n, err := c.sock.ReadNow(p.room[:])
 	switch {
 	case err != nil:
-		return 0, err
-	case werr == syscall.EAGAIN:
-		return 0, nil
+		p.drop(c) // it would stay readable for ever
+		c.to.gone()
+	case n > 0:
+		c.to.receive(p.room[:n])
 	}
-	return n, werr
+}
+
+// drop stops telling of c.
+func (p *poller) drop(c *clientConn) {
+	_ = c.sock.Control(func(fd uintptr) { // fails only when closed, and gone from the epoll with it
+		_ = syscall.EpollCtl(p.epoll(), syscall.EPOLL_CTL_DEL, int(fd), nil)
+	})
+	p.forget(c)
 }

@@ -2,10 +2,7 @@
 
 package downstream
 
-import (
-	"errors"
-	"net"
-)
+import "errors"
 
 // A poller is what this system does not have: every connection is read by a
 // goroutine of its own.
@@ -18,6 +15,3 @@ func newPoller(func(func())) (*poller, error) {
 func (*poller) watch(*clientConn) error { return errors.ErrUnsupported }
 func (*poller) forget(*clientConn)      {}
 func (*poller) close()                  {}
-
-// writeNow writes nothing: only waiting for the client is portable.
-func writeNow(net.Conn, []byte) (int, error) { return 0, nil }

@@ -127,7 +127,7 @@ func New(cfg Config, node *gateway.Node, keys *auth.Keyring, apiKeys auth.APIKey
 		origins: make(map[string]bool), limiter: newLimiter(cfg.Limits.HandshakesPerIP),
 		door: newDoor(cfg.Descriptors), streams: newRegistry(cfg.Limits), crew: newCrew(),
 	}
-	s.wheel = newWheel(beatTick, s.crew.during)
+	s.wheel = newWheel(s.crew.during)
 	node.OnDeliver(s.crew.during)
 	for _, o := range cfg.Origins {
 		s.origins[o] = true

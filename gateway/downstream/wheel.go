@@ -6,12 +6,14 @@ import (
 	"time"
 )
 
+// wheelTick is how exact a session's times are.
+const wheelTick = 25 * time.Millisecond
+
 // A wheel tells sessions when something is due, in ticks: one timer for all
 // sessions of a node instead of some for each. What falls into one tick is due
 // together. Safe for concurrent use.
 type wheel struct {
 	began time.Time
-	tick  time.Duration
 	fired func(due func()) // calls due, which tells the sessions
 
 	mu    sync.Mutex // guards the fields below
@@ -21,13 +23,13 @@ type wheel struct {
 	timer *time.Timer
 }
 
-func newWheel(tick time.Duration, fired func(func())) *wheel {
-	return &wheel{began: time.Now(), tick: tick, fired: fired, slots: make(map[int64][]*session)}
+func newWheel(fired func(func())) *wheel {
+	return &wheel{began: time.Now(), fired: fired, slots: make(map[int64][]*session)}
 }
 
 // at has s told at t, or at most a tick later.
 func (w *wheel) at(t time.Time, s *session) {
-	slot := int64((t.Sub(w.began) + w.tick - 1) / w.tick)
+	slot := int64((t.Sub(w.began) + wheelTick - 1) / wheelTick)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	slot = max(slot, w.done+1)
@@ -39,7 +41,7 @@ func (w *wheel) at(t time.Time, s *session) {
 
 func (w *wheel) setLocked(slot int64) {
 	w.next = slot
-	wait := time.Until(w.began.Add(time.Duration(slot) * w.tick))
+	wait := time.Until(w.began.Add(time.Duration(slot) * wheelTick))
 	if w.timer == nil {
 		w.timer = time.AfterFunc(wait, w.fire)
 		return
@@ -50,7 +52,7 @@ func (w *wheel) setLocked(slot int64) {
 // fire tells everybody who is due.
 func (w *wheel) fire() {
 	now := time.Now()
-	due := w.take(int64(now.Sub(w.began) / w.tick))
+	due := w.take(int64(now.Sub(w.began) / wheelTick))
 	for _, list := range due {
 		for some := range slices.Chunk(list, crewShare) { // they are not worth another worker
 			w.fired(func() {

@@ -20,7 +20,7 @@ type toldList struct {
 
 func newToldList() *toldList {
 	l := &toldList{server: &Server{crew: &crew{most: 1}}, told: make(map[*session][]time.Time)}
-	l.server.wheel = newWheel(beatTick, func(due func()) {
+	l.server.wheel = newWheel(func(due func()) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		c := l.server.crew
@@ -76,7 +76,7 @@ func TestWheelTellsOnceAndInTime(t *testing.T) {
 		time.Sleep(time.Minute)
 		for s, at := range when {
 			told := l.since(s, began)
-			if len(told) != 1 || told[0] < at || told[0] > at+beatTick {
+			if len(told) != 1 || told[0] < at || told[0] > at+wheelTick {
 				t.Fatalf("a session with something due at %v was told at %v, want once, within a tick", at, told)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 )
@@ -19,12 +20,18 @@ func TestPagesInBrowsers(t *testing.T) {
 }
 
 // The client and the element in real pages. It counts streams at the gateway, so
-// it has one of its own, and a second for what takes a minute and the element.
+// it has one of its own, and a second for what takes a minute and the element. How
+// long a dev takes from its start to an order on the screen is logged.
 func TestClientInChromium(t *testing.T) {
 	storefront, ops := startDev(t)
 	sessions, _ := startDev(t)
-	runNode(t, []string{"npm", "run", "--silent", "test:live"},
-		"STOREFRONT_URL="+storefront, "OPS_URL="+ops, "SESSIONS_URL="+sessions)
+	out := runNode(t, []string{"npm", "run", "--silent", "test:live"},
+		"STOREFRONT_URL="+storefront, "OPS_URL="+ops, "SESSIONS_URL="+sessions, "PROGRAM="+program)
+	painted := regexp.MustCompile(`first painted order state \d+ ms after dev started.*`).FindString(out)
+	if painted == "" {
+		t.Error("the time to the first painted order state is not printed")
+	}
+	t.Log(painted)
 }
 
 // startDev starts a dev whose shop does nothing by itself.
@@ -38,13 +45,13 @@ func startDev(t *testing.T) (storefront, ops string) {
 	return "http://" + addr + "/", "http://" + adminAddr + "/ops/"
 }
 
-// runNode runs tests written for node, in web.
-func runNode(t *testing.T, command []string, env ...string) {
+// runNode runs tests written for node, in web, and returns what they printed.
+func runNode(t *testing.T, command []string, env ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("node"); err != nil {
 		t.Fatal("node is missing: make setup installs what the tests need")
 	}
-	for _, name := range []string{"axe-core", "playwright-core", "puppeteer-core", "uplot"} {
+	for _, name := range []string{"axe-core", "playwright-core", "puppeteer-core", "react", "uplot", "vue"} {
 		if _, err := os.Stat(filepath.Join(webDir, "node_modules", name)); err != nil {
 			t.Fatalf("web/node_modules lacks %s: make setup installs what the tests need", name)
 		}
@@ -56,4 +63,5 @@ func runNode(t *testing.T, command []string, env ...string) {
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", command, err, out)
 	}
+	return string(out)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,4 +62,37 @@ func TestPrintedCurlsWork(t *testing.T) {
 			t.Errorf("%s:\n%s", line, out)
 		}
 	}
+}
+
+// What a button of the shop does: the gateway drains, closes and listens again,
+// while Redis and the local Pepay stay as they are.
+func TestDevRestartsItsGatewayAlone(t *testing.T) {
+	storefront, ops := startDev(t)
+	ready := strings.TrimSuffix(ops, "ops/") + "readyz"
+	var placed struct {
+		ID string `json:"order_id"`
+	}
+	if got := postJSON(t, storefront+"demo/orders", "", map[string]string{"customer_id": "cust_1"}, &placed); got != 201 {
+		t.Fatalf("placing an order: status %d, want 201", got)
+	}
+	told := func(types ...string) func() bool {
+		return func() bool {
+			_, body := get(t, storefront+"api/v1/events?order_id="+placed.ID, devKey)
+			return !slices.ContainsFunc(types, func(typ string) bool { return !strings.Contains(body, typ) })
+		}
+	}
+	eventually(t, 20*time.Second, "the order is in the log", told("commerce.order.created"))
+	if got := postJSON(t, storefront+"demo/faults/restart", "", map[string]string{}, nil); got != 202 {
+		t.Fatalf("restart: status %d, want 202", got)
+	}
+	eventually(t, 20*time.Second, "the gateway drains", func() bool { return getStatus(ready) != 200 })
+	eventually(t, 20*time.Second, "it is ready again", func() bool { return getStatus(ready) == 200 })
+	if !told("commerce.order.created")() {
+		t.Error("the log has lost the order of before the restart")
+	}
+	move := storefront + "demo/orders/" + placed.ID + "/simulate"
+	if got := postJSON(t, move, "", map[string]string{"transitionTo": "payment_confirmed"}, nil); got != 200 {
+		t.Errorf("moving the order of before: status %d, want 200", got)
+	}
+	eventually(t, 20*time.Second, "its payment is in the log", told("commerce.order.created", "invoice_payment.created"))
 }

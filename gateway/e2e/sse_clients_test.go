@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,8 @@ import (
 //     failure to be repeated, unless its handlers say otherwise, as its README
 //     shows. It moves its cursor when it reads an id, not when the block is whole.
 //   - eventsource-client comes back after everything but 204, also after a 401.
-var sseLibraries = []string{"eventsource", "fetch-event-source", "eventsource-client"}
+//   - eventsource-parser reads blocks, and leaves the rest to its caller.
+var sseLibraries = []string{"eventsource", "fetch-event-source", "eventsource-client", "eventsource-parser"}
 
 // bareFetch is fetch-event-source without handlers.
 const bareFetch = "fetch-event-source-bare"
@@ -287,7 +289,7 @@ func TestSSEClientsComeBackFromOverload(t *testing.T) {
 	redis, p := startRedis(t), startPepay(t)
 	addr := freeAddr(t)
 	way := startProxy(t, addr)
-	g := startGatewayAt(t, "node-a", addr, way.url(), redis, p, "GATEWAY_LIMITS_CONNECTIONS=3")
+	g := startGatewayAt(t, "node-a", addr, way.url(), redis, p, "GATEWAY_LIMITS_CONNECTIONS="+strconv.Itoa(len(sseLibraries)))
 	g.waitLive()
 	w := &world{redis: redis, pepay: p}
 	clients := startSSEClients(t, g, map[string]any{"customer_id": "cust_1"}, sseLibraries...)
@@ -394,7 +396,7 @@ func TestSSEClientsStopWhenTheyShould(t *testing.T) {
 	}
 	for _, c := range refused {
 		switch c.library {
-		case "eventsource", "fetch-event-source":
+		case "eventsource", "fetch-event-source", "eventsource-parser":
 			c.waitExit()
 			if got := len(c.kind("request")); got != 1 {
 				t.Errorf("%s: asked %d times with a bad token, want once", c.library, got)

@@ -35,7 +35,7 @@ func Decode(raw []byte, received time.Time) (gateway.Event, error) {
 	if err != nil {
 		return gateway.Event{}, err
 	}
-	e, err := decodeEvent(raw, root, received)
+	e, err := decodeEvent(bytes.Clone(raw), root, received)
 	return e.Event, err
 }
 
@@ -81,7 +81,11 @@ func depth(raw []byte) int {
 // kindOf returns the top-level object of a frame. A frame without one that has
 // an event's data is an event; documented ones are that short.
 func kindOf(root gjson.Result) (string, error) {
-	top := members(root, "object", "data")
+	return kindIn(members(root, "object", "data"))
+}
+
+// kindIn is kindOf of a frame whose object and data were found, in that order.
+func kindIn(top found) (string, error) {
 	if top.twice(0) {
 		return "", ErrMalformed
 	}
@@ -95,8 +99,11 @@ func kindOf(root gjson.Result) (string, error) {
 	return "", nil
 }
 
+// decodeEvent makes the event of raw, which it keeps, and which nobody changes
+// any more; root is what it says.
 func decodeEvent(raw []byte, root gjson.Result, received time.Time) (entry, error) {
-	kind, err := kindOf(root)
+	top := members(root, "object", "data", "id", "type", "created")
+	kind, err := kindIn(top)
 	if err != nil {
 		return entry{}, err
 	}
@@ -106,19 +113,18 @@ func decodeEvent(raw []byte, root gjson.Result, received time.Time) (entry, erro
 	if len(raw) > gateway.MaxEventBytes {
 		return entry{}, ErrTooLarge
 	}
-	top := members(root, "id", "type", "created", "data")
-	id := text(top.value[0])
-	eventType := text(top.value[1])
+	id := text(top.value[2])
+	eventType := text(top.value[3])
 	if !gateway.ValidID(eventType) {
 		eventType = ""
 	}
-	object := members(top.value[3], "object").value[0]
+	object := members(top.value[1], "object").value[0]
 	name := members(object, "object")
 	kindName := text(name.value[0])
 	if name.twice(0) {
 		kindName = "?" // ambiguous: neither by its name nor by its type
 	}
-	created := seconds(top.value[2])
+	created := seconds(top.value[4])
 	e := entry{created: created}
 	e.Event = gateway.Event{
 		ID:       gateway.EventID(id, raw),
@@ -126,7 +132,7 @@ func decodeEvent(raw []byte, root gjson.Result, received time.Time) (entry, erro
 		Object:   gateway.ParseObject(kindName, eventType),
 		Version:  gateway.EventVersion(id, created),
 		Received: received.UnixMilli(),
-		Data:     bytes.Clone(raw),
+		Data:     raw,
 	}
 	e.Keys = keysOf(object, e.Object, kindName)
 	if e.created == 0 {
@@ -141,31 +147,49 @@ func decodeEvent(raw []byte, root gjson.Result, received time.Time) (entry, erro
 // Where an object carries its keys, best place first. Never in metadata: that
 // is the merchant's own text. Never in settlement: that is another network.
 var (
-	orderKeys = keyPlaces{
-		order:    []string{"id", "orderId", "order_id"},
-		invoice:  []string{"invoice_id", "invoiceId"},
-		customer: []string{"customerId", "customer_id"},
-		wallet:   []string{"walletAddress", "wallet_address", "payer_wallet_address"},
-		network:  []string{"walletNetwork", "wallet_network", "payer_wallet_network"},
-	}
-	invoiceKeys = keyPlaces{
-		order:    []string{"commerce_order_id", "commerceOrderId"},
-		invoice:  []string{"id", "invoiceId", "invoice_id"},
-		customer: []string{"customer_id", "customerId"},
-		wallet:   []string{"payer_wallet_address", "payerWalletAddress"},
-		network:  []string{"payer_wallet_network", "payerWalletNetwork"},
-	}
-	paymentKeys = keyPlaces{
-		order:    []string{"commerce_order_id", "commerceOrderId", "order_id", "orderId"},
-		invoice:  []string{"invoice_id", "invoiceId"},
-		customer: []string{"customer_id", "customerId"},
-		wallet:   []string{"payer_wallet_address", "payerWalletAddress", "wallet_address", "walletAddress"},
-		network:  []string{"payer_wallet_network", "payerWalletNetwork"},
-	}
-	quoteKeys = keyPlaces{invoice: []string{"invoice_id", "invoiceId"}}
+	orderKeys = placesOf(
+		[]string{"id", "orderId", "order_id"},
+		[]string{"invoice_id", "invoiceId"},
+		[]string{"customerId", "customer_id"},
+		[]string{"walletAddress", "wallet_address", "payer_wallet_address"},
+		[]string{"walletNetwork", "wallet_network", "payer_wallet_network"},
+	)
+	invoiceKeys = placesOf(
+		[]string{"commerce_order_id", "commerceOrderId"},
+		[]string{"id", "invoiceId", "invoice_id"},
+		[]string{"customer_id", "customerId"},
+		[]string{"payer_wallet_address", "payerWalletAddress"},
+		[]string{"payer_wallet_network", "payerWalletNetwork"},
+	)
+	paymentKeys = placesOf(
+		[]string{"commerce_order_id", "commerceOrderId", "order_id", "orderId"},
+		[]string{"invoice_id", "invoiceId"},
+		[]string{"customer_id", "customerId"},
+		[]string{"payer_wallet_address", "payerWalletAddress", "wallet_address", "walletAddress"},
+		[]string{"payer_wallet_network", "payerWalletNetwork"},
+	)
+	quoteKeys = placesOf(nil, []string{"invoice_id", "invoiceId"}, nil, nil, nil)
 )
 
-type keyPlaces struct{ order, invoice, customer, wallet, network []string }
+// keyPlaces are the names of one kind's keys, all in one list so that an object
+// is gone through once.
+type keyPlaces struct {
+	names []string
+	ends  [5]int // of the order's, the invoice's, the customer's, the wallet's and the network's
+}
+
+func placesOf(keys ...[]string) keyPlaces {
+	p := keyPlaces{names: slices.Concat(keys...)}
+	if len(p.names) > maxNames {
+		panic("upstream: more names of keys than maxNames")
+	}
+	end := 0
+	for i, names := range keys {
+		end += len(names)
+		p.ends[i] = end
+	}
+	return p
+}
 
 func keysOf(object gjson.Result, kind gateway.Object, name string) gateway.Keys {
 	places := keyPlaces{}
@@ -179,26 +203,32 @@ func keysOf(object gjson.Result, kind gateway.Object, name string) gateway.Keys 
 	case name == "payment_quote":
 		places = quoteKeys
 	}
+	m := members(object, places.names...)
+	ends := places.ends
 	return gateway.Keys{
-		Order:    key(object, places.order),
-		Invoice:  key(object, places.invoice),
-		Customer: key(object, places.customer),
-		Wallet:   gateway.NormalWallet(key(object, places.wallet)),
-		Network:  key(object, places.network),
+		Order:    keyIn(m, 0, ends[0]),
+		Invoice:  keyIn(m, ends[0], ends[1]),
+		Customer: keyIn(m, ends[1], ends[2]),
+		Wallet:   gateway.NormalWallet(keyIn(m, ends[2], ends[3])),
+		Network:  keyIn(m, ends[3], ends[4]),
 	}
 }
 
-// key returns the first of the named members that holds an id. If any of them
-// occurs twice there is none: a browser would read another one than we do.
-func key(object gjson.Result, names []string) string {
-	if len(names) == 0 {
-		return ""
+// key returns the first of the named members that holds an id, by the rule of
+// keyIn.
+func key(object gjson.Result, names ...string) string {
+	return keyIn(members(object, names...), 0, len(names))
+}
+
+// keyIn returns the first of the members from up to end that holds an id. If any
+// of them occurs twice there is none: a browser would read another one than we do.
+func keyIn(m found, from, end int) string {
+	for i := from; i < end; i++ {
+		if m.twice(i) {
+			return ""
+		}
 	}
-	m := members(object, names...)
-	if m.again != 0 {
-		return ""
-	}
-	for _, v := range m.value {
+	for _, v := range m.value[from:end] {
 		id := text(v)
 		if id == "" {
 			continue
@@ -213,14 +243,16 @@ func key(object gjson.Result, names []string) string {
 
 // found are the members of an object by the place of their name in the question.
 type found struct {
-	value []gjson.Result // zero when absent or given twice
-	again uint           // bit i: name i is given twice
+	value [maxNames]gjson.Result // zero when absent or given twice
+	again uint                   // bit i: name i is given twice
 }
+
+// maxNames is how many members may be looked for at once.
+const maxNames = 14
 
 func (f found) twice(i int) bool { return f.again&(1<<i) != 0 }
 
-func members(object gjson.Result, names ...string) found {
-	f := found{value: make([]gjson.Result, len(names))}
+func members(object gjson.Result, names ...string) (f found) {
 	if !object.IsObject() {
 		return f
 	}

@@ -60,12 +60,12 @@ func (s *Source) OrderOfInvoice(ctx context.Context, invoice string) (string, er
 	if err != nil {
 		return "", fmt.Errorf("upstream: order of invoice: %w", err)
 	}
-	if answered := key(data, []string{"invoiceId", "invoice_id"}); answered != "" && answered != invoice {
+	if answered := key(data, "invoiceId", "invoice_id"); answered != "" && answered != invoice {
 		return "", errors.New("upstream: order of invoice: answer is about another invoice")
 	}
-	order := key(data, []string{"orderId", "order_id"})
+	order := key(data, "orderId", "order_id")
 	if order == "" {
-		order = key(members(data, "order").value[0], []string{"orderId", "order_id", "id"})
+		order = key(members(data, "order").value[0], "orderId", "order_id", "id")
 	}
 	if order == "" {
 		return "", fmt.Errorf("upstream: order of invoice: %w", gateway.ErrNotFound)
@@ -145,7 +145,8 @@ func (s *Source) lookUp(ctx context.Context, what, path, id string, query url.Va
 func orderInfo(snapshot gjson.Result) (gateway.OrderInfo, error) {
 	m := members(snapshot, "id", "orderId", "order_id", "object", "invoice_id", "invoiceId",
 		"networkEnvironment", "environment", "updatedAt", "updated_at", "createdAt", "created_at")
-	order := key(snapshot, orderKeys.order)
+	keys := keysOf(snapshot, gateway.ObjectOrder, "")
+	order := keys.Order
 	if order == "" || m.again != 0 {
 		return gateway.OrderInfo{}, errors.New("answer is not one order")
 	}
@@ -170,8 +171,8 @@ func orderInfo(snapshot gjson.Result) (gateway.OrderInfo, error) {
 	if !m.value[0].Exists() {
 		add("id", order)
 	}
-	if invoice := key(snapshot, orderKeys.invoice); invoice != "" && !m.value[4].Exists() {
-		add("invoice_id", invoice)
+	if keys.Invoice != "" && !m.value[4].Exists() {
+		add("invoice_id", keys.Invoice)
 	}
 	b.WriteString(snapshot.Raw[1:]) // not empty: it has an id
 	b.WriteString("}}")

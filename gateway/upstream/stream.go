@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/fasthttp/websocket"
 
 	"pepay-gateway/gateway"
+	"pepay-gateway/gateway/socket"
 )
 
 const (
@@ -43,6 +45,7 @@ type frame struct {
 type stream struct {
 	conn *websocket.Conn
 	tune *tuning
+	buf  bytes.Buffer // the frame being read; touched by readLoop only
 	wg   sync.WaitGroup
 	stop chan struct{} // closed by close
 	more chan struct{} // there is something to take
@@ -121,7 +124,7 @@ func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error
 	if err != nil {
 		return nil, err
 	}
-	g.Conn, g.left = conn, maxHandshakeBytes
+	g.Conn, g.left = socket.Wrap(conn), maxHandshakeBytes
 	g.detach = context.AfterFunc(g.caller, func() { _ = conn.Close() })
 	return g, nil
 }
@@ -202,10 +205,15 @@ func (st *stream) readOnce() error {
 	if err := st.extend(); err != nil {
 		return err
 	}
-	kind, data, err := st.conn.ReadMessage()
+	kind, r, err := st.conn.NextReader()
 	if err != nil {
 		return err
 	}
+	st.buf.Reset()
+	if _, err := st.buf.ReadFrom(r); err != nil {
+		return err
+	}
+	data := bytes.Clone(st.buf.Bytes()) // as long as it must be: an event keeps it
 	st.mu.Lock()
 	st.frames = append(st.frames, frame{data: data, binary: kind != websocket.TextMessage, received: time.Now()})
 	st.bytes += len(data)

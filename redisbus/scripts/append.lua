@@ -10,34 +10,32 @@ if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
 if not intact(m[3], seq) then return {'LOST'} end
 
 local hex, now, from = hex_of(ARGV[1]), now_ms(), seq
-local added, duplicates = {}, 0
+local parts, n, duplicates = {''}, 0, 0
 
 -- Scores of state_at: the time, and the seq where that is the same.
-local function stamp() return string.format('%.3f', now + (seq % 1000) / 1000) end
+local function stamp() return string.format('%d.%03d', now, seq % 1000) end
 
--- The newest version wins; without versions the later in the log does.
-local function keep(field, value)
-  local old = redis.call('HGET', STATE, field)
-  if old then
-    local oms, ovs, oseq = string.match(old, '^(%d+):(%d+):(%d+):')
-    local nms, nvs, nseq = string.match(value, '^(%d+):(%d+):(%d+):')
-    oms, ovs, oseq, nms, nvs, nseq =
-      tonumber(oms), tonumber(ovs), tonumber(oseq), tonumber(nms), tonumber(nvs), tonumber(nseq)
-    local older
-    if oms == 0 or nms == 0 or (oms == nms and ovs == nvs) then
-      older = nseq < oseq
-    else
-      older = nms < oms or (nms == oms and nvs < ovs)
-    end
-    if older then return end
+-- What a state field holds next. The newest version wins; without versions the
+-- later in the log does.
+local function newer(old, value)
+  if not old then return value end
+  local oms, ovs, oseq = string.match(old, '^(%d+):(%d+):(%d+):')
+  local nms, nvs, nseq = string.match(value, '^(%d+):(%d+):(%d+):')
+  oms, ovs, oseq, nms, nvs, nseq =
+    tonumber(oms), tonumber(ovs), tonumber(oseq), tonumber(nms), tonumber(nvs), tonumber(nseq)
+  local older
+  if oms == 0 or nms == 0 or (oms == nms and ovs == nvs) then
+    older = nseq < oseq
+  else
+    older = nms < oms or (nms == oms and nvs < ovs)
   end
-  redis.call('HSET', STATE, field, value)
+  return older and old or value
 end
 
-local function remember(field, seqs)
-  local recent = (redis.call('HGET', STATE, field) or '') .. seqs
+local function longer(recent, seqs)
+  recent = (recent or '') .. seqs
   if #recent > 1000 then recent = string.match(recent, '^%d*,(.*)$', #recent - 1000 + 1) or recent end
-  redis.call('HSET', STATE, field, recent)
+  return recent
 end
 
 -- Events of an invoice whose order was unknown become the order's.
@@ -46,10 +44,10 @@ local function adopt(order, invoice)
   if not redis.call('ZSCORE', STATE_AT, from_) then return end
   for object = 1, 3 do
     local v = redis.call('HGET', STATE, object .. from_)
-    if v then keep(object .. to, v) end
+    if v then redis.call('HSET', STATE, object .. to, newer(redis.call('HGET', STATE, object .. to), v)) end
   end
   local recent = redis.call('HGET', STATE, 'r' .. from_)
-  if recent then remember('r' .. to, recent) end
+  if recent then redis.call('HSET', STATE, 'r' .. to, longer(redis.call('HGET', STATE, 'r' .. to), recent)) end
   redis.call('HDEL', STATE, '1' .. from_, '2' .. from_, '3' .. from_, 'r' .. from_)
   redis.call('ZREM', STATE_AT, from_)
   redis.call('ZADD', STATE_AT, stamp(), to)
@@ -63,9 +61,7 @@ local function without(list, item)
 end
 
 -- A customer's orders, newest first; one more than a snapshot covers.
-local function to_front(customer, order)
-  local field = 'l' .. customer
-  local list = redis.call('HGET', JOIN, field) or ''
+local function to_front(customer, list, order)
   if list == order or string.sub(list, 1, #order + 1) == order .. '\n' then return end
   local rest = without(list, order)
   list = rest == '' and order or order .. '\n' .. rest
@@ -76,7 +72,7 @@ local function to_front(customer, order)
     n = n + 1
     if n == 101 then list = string.sub(list, 1, at - 1) break end
   end
-  redis.call('HSET', JOIN, field, list)
+  redis.call('HSET', JOIN, 'l' .. customer, list)
 end
 
 -- An order's first customer and an invoice's first order win.
@@ -125,6 +121,7 @@ for i = FIRST, #ARGV, WIDTH do
     duplicates = duplicates + 1
   else
     seq = seq + 1
+    local number = string.format('%d', seq)
     local is_join, handed = string.find(flags, 'j', 1, true), ''
     if is_join then
       -- XADD must come first: a full memory has to refuse the script as a whole.
@@ -136,26 +133,32 @@ for i = FIRST, #ARGV, WIDTH do
         end
         handed = states(order)
       end
-      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], id_of(seq), 'e', hex, 'b', blob, 's', handed)
+      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], number .. '-0', 'e', hex, 'b', blob, 's', handed)
     else
-      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], id_of(seq), 'e', hex, 'b', blob)
+      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], number .. '-0', 'e', hex, 'b', blob)
     end
-    redis.call('ZADD', SEEN, seq, id)
+    redis.call('ZADD', SEEN, number, id)
     if string.find(flags, 'n', 1, true) then learn(order, invoice, customer) end
 
     local subject = order ~= '' and 'o' .. order or (invoice ~= '' and 'v' .. invoice or nil)
     if not is_join and subject then
-      if object ~= '0' then keep(object .. subject, ms .. ':' .. vs .. ':' .. string.format('%.0f:', seq) .. blob) end
-      remember('r' .. subject, string.format('%.0f,', seq))
+      if object == '0' then
+        redis.call('HSET', STATE, 'r' .. subject, longer(redis.call('HGET', STATE, 'r' .. subject), number .. ','))
+      else
+        local had = redis.call('HMGET', STATE, object .. subject, 'r' .. subject)
+        redis.call('HSET', STATE, object .. subject, newer(had[1], ms .. ':' .. vs .. ':' .. number .. ':' .. blob),
+          'r' .. subject, longer(had[2], number .. ','))
+      end
       redis.call('ZADD', STATE_AT, stamp(), subject)
     end
     if order ~= '' and customer ~= '' then
-      local first = redis.call('HGET', JOIN, 'c' .. order)
+      local j = redis.call('HMGET', JOIN, 'c' .. order, 'l' .. customer)
+      local first = j[1]
       if not first then -- the writer remembers what was trimmed here
         learn(order, invoice, customer)
         first = customer
       end
-      if first == customer then to_front(customer, order) end
+      if first == customer then to_front(customer, j[2] or '', order) end
     end
     if string.find(flags, 'c', 1, true) then
       if order ~= '' then
@@ -166,28 +169,35 @@ for i = FIRST, #ARGV, WIDTH do
         redis.call('ZADD', STATE_AT, stamp(), 'k' .. customer)
       end
     end
-    added[#added + 1] = #blob .. ',' .. #handed .. ':' .. blob .. handed
+    n = n + 1
+    parts[#parts + 1] = string.format('%d,%d:', #blob, #handed)
+    parts[#parts + 1] = blob
+    parts[#parts + 1] = handed
   end
 end
+local tip = string.format('%d', seq)
 if ARGV[3] ~= '' then
-  redis.call('HSET', META, 'seq', seq, 'cursor', ARGV[3])
+  redis.call('HSET', META, 'seq', tip, 'cursor', ARGV[3])
 else
-  redis.call('HSET', META, 'seq', seq)
+  redis.call('HSET', META, 'seq', tip)
 end
 
-local n = #added
-if n > 0 then
+-- Trimming is three calls: for sixteen events at once, and by more than they added.
+if seq % 16 < n then
   redis.call('ZREMRANGEBYRANK', SEEN, 0, -(tonumber(ARGV[5]) + 2)) -- the newest, and the mark
-  local mark, extra = '#' .. m[3], redis.call('ZCARD', STATE_AT) - 1 - tonumber(ARGV[6])
-  for _, subject in ipairs(redis.call('ZRANGEBYSCORE', STATE_AT, '-inf', now - tonumber(ARGV[7]), 'LIMIT', 0, n + 8)) do
+  local mark, extra, most = '#' .. m[3], redis.call('ZCARD', STATE_AT) - 1 - tonumber(ARGV[6]), n + 24
+  for _, subject in ipairs(redis.call('ZRANGEBYSCORE', STATE_AT, '-inf', now - tonumber(ARGV[7]), 'LIMIT', 0, most)) do
     forget(subject)
     extra = extra - 1
   end
   if extra > 0 then
-    for _, subject in ipairs(redis.call('ZRANGE', STATE_AT, 0, math.min(extra, n + 8) - 1)) do
+    for _, subject in ipairs(redis.call('ZRANGE', STATE_AT, 0, math.min(extra, most) - 1)) do
       if subject ~= mark then forget(subject) end
     end
   end
-  redis.call(ARGV[8], ARGV[9], 'B1 ' .. hex .. string.format(' %.0f %d\n', from, n) .. table.concat(added))
+end
+if n > 0 then
+  parts[1] = 'B1 ' .. hex .. string.format(' %d %d\n', from, n)
+  redis.call(ARGV[8], ARGV[9], table.concat(parts))
 end
 return {'OK', seq, n, duplicates}

@@ -14,7 +14,7 @@ local function intact(history, seq)
 end
 
 -- Lua prints large numbers as 1e+14.
-local function id_of(seq) return string.format('%.0f-0', seq) end
+local function id_of(seq) return string.format('%d-0', seq) end
 
 local function hex_of(fence) return string.match(fence, '-(%x+)$') end
 

@@ -56,6 +56,7 @@ declare global {
   interface HTMLElementEventMap {
     'pepay-state': CustomEvent<OrderState>;
     'pepay-status': CustomEvent<StatusChange>;
+    /** Its code may be `SIGNED_OUT` or `NOT_FOUND` too. */
     'pepay-error': CustomEvent<PepayGatewayError>;
   }
 }

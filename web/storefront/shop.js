@@ -1,62 +1,83 @@
-/**
- * The merchant's backend as this page sees it.
- *
- * @typedef {object} Session
- * @property {string} customer_id
- * @property {string} token
- * @property {string} ws_url
- * @property {string} sse_url
- * @property {number} expires_at unix seconds: until when token opens streams
- * @property {number} session_expires_at unix seconds
- */
+// The catalogue and the basket. An order is placed by the shop's own backend;
+// the page of the order, order.js, is where the gateway comes in.
 
-const timeoutMS = 15_000; // longer than a restart of the gateway takes
+const basket = new Map(); // product → quantity
 
-/** What the backend answered instead of a success; message is fit to be shown. */
-export class ShopError extends Error {
-  /** @param {string} code @param {string} message */
-  constructor(code, message) {
-    super(message);
-    this.code = code;
-  }
+const products = document.querySelectorAll('[data-product]');
+const lines = document.querySelector('#lines');
+const placeOrder = document.querySelector('#place-order');
+const problem = document.querySelector('#problem');
+
+for (const product of products) {
+  product.querySelector('button').addEventListener('click', () => put(product, +1));
 }
 
-/** @param {string} [customer] the shopper to go on with; a new one when empty @returns {Promise<Session>} */
-export function openSession(customer) {
-  return post('/demo/session', customer ? { customer_id: customer } : {});
-}
-
-/** @param {string} customer @returns {Promise<{order_id: string, invoice_id: string}>} */
-export function placeOrder(customer) {
-  return post('/demo/orders', { customer_id: customer });
-}
-
-/** @param {string} order @param {string} transition */
-export function simulate(order, transition) {
-  return post(`/demo/orders/${encodeURIComponent(order)}/simulate`, { transitionTo: transition });
-}
-
-/** @param {string} name cut, stall or restart @param {string} customer */
-export function playFault(name, customer) {
-  return post(`/demo/faults/${name}`, { customer_id: customer });
-}
-
-/** @param {string} path @param {object} body */
-async function post(path, body) {
-  let res;
+placeOrder.addEventListener('click', async () => {
+  // aria-disabled and not disabled: a disabled button would lose the focus.
+  if (placeOrder.ariaDisabled === 'true') return;
+  placeOrder.ariaDisabled = 'true';
+  problem.textContent = '';
+  const items = [...basket].map(([product, quantity]) => ({ product, quantity }));
   try {
-    res = await fetch(path, {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(timeoutMS),
-    });
-  } catch {
-    throw new ShopError('UNREACHABLE', 'The shop cannot be reached.');
+    const res = await fetch('/checkout', { method: 'POST', body: JSON.stringify({ items }) });
+    const answer = await res.json();
+    if (!res.ok) throw new Error(answer.error.message);
+    basket.clear(); // for who comes back to this page
+    drawBasket();
+    location.assign(`order.html?id=${encodeURIComponent(answer.order_id)}`);
+  } catch (err) {
+    problem.textContent = `Your order was not placed: ${err.message}`;
+    placeOrder.ariaDisabled = 'false';
   }
-  const answer = await res.json().catch(() => null);
-  if (!res.ok || answer?.success === false) {
-    throw new ShopError(answer?.error?.code ?? String(res.status), answer?.error?.message ?? `The shop answered ${res.status}.`);
+});
+
+function put(product, more) {
+  const { product: id } = product.dataset;
+  const quantity = Math.min(10, (basket.get(id) ?? 0) + more);
+  if (quantity > 0) basket.set(id, quantity);
+  else basket.delete(id);
+  drawBasket();
+}
+
+function drawBasket() {
+  let sum = 0;
+  for (const product of products) {
+    const { product: id, price } = product.dataset;
+    const quantity = basket.get(id) ?? 0;
+    sum += quantity * price;
+    const line = lines.querySelector(`[data-line="${id}"]`);
+    if (!line && quantity > 0) lines.append(lineOf(product));
+    else if (line && quantity === 0) removeLine(line);
+    else if (line) line.querySelector('output').value = quantity;
   }
-  return answer?.data ?? answer ?? {};
+  document.querySelector('#nothing').hidden = basket.size > 0;
+  document.querySelector('#sum').value = `$${sum.toFixed(2)}`;
+  placeOrder.ariaDisabled = String(basket.size === 0);
+}
+
+function lineOf(product) {
+  const title = product.querySelector('h2').textContent;
+  const line = make('li', title);
+  line.dataset.line = product.dataset.product;
+  const count = make('span', '');
+  count.className = 'count';
+  const [less, more] = [make('button', '−'), make('button', '+')];
+  less.ariaLabel = `One ${title} less`;
+  more.ariaLabel = `One ${title} more`;
+  less.addEventListener('click', () => put(product, -1));
+  more.addEventListener('click', () => put(product, +1));
+  count.append(less, make('output', '1'), more);
+  line.append(count);
+  return line;
+}
+
+function removeLine(line) {
+  if (line.contains(document.activeElement)) document.querySelector('#basket').focus();
+  line.remove();
+}
+
+function make(tag, text) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  return element;
 }

@@ -74,6 +74,39 @@ export async function assertAccessible(page) {
   assert.deepEqual(serious.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(', ')}`), [], 'serious findings of axe-core');
 }
 
-export function waitForState(page, state) {
-  return page.locator(`#connection[data-state="${state}"]`).waitFor();
+// Waits until the order page's stream and its element both say so.
+export async function waitForState(page, state) {
+  await page.locator(`#connection[data-state="${state}"]`).waitFor();
+  await page.locator(`pepay-order [part="freshness ${state}"]`).waitFor();
+}
+
+// Writes down every state the order page's stream has from now on. What it returns
+// waits until the stream was away, and is live again.
+export async function watchStates(page) {
+  await page.evaluate(() => {
+    const connection = document.querySelector('#connection');
+    globalThis.states = [];
+    new MutationObserver(() => states.push(connection.dataset.state)).observe(connection, { attributes: true });
+  });
+  return () => page.waitForFunction(() => states.includes('connecting') && states.at(-1) === 'live');
+}
+
+// Puts things into the basket of a shop's page and orders them. The page that
+// follows is that of the order, whose id is returned.
+export async function placeOrder(page, ...products) {
+  for (const product of products.length ? products : ['lamp']) await page.locator(`[data-product="${product}"] button`).click();
+  await page.getByRole('button', { name: 'Place the order' }).click();
+  await page.waitForURL(/order\.html\?id=/);
+  const id = new URL(page.url()).searchParams.get('id');
+  await page.locator('pepay-order').getByText('Waiting for your payment').first().waitFor();
+  return id;
+}
+
+// The order's status, as the element has it.
+export function statusOf(page) {
+  return page.evaluate(() => document.querySelector('pepay-order').state?.status);
+}
+
+export function waitForStatus(page, status) {
+  return page.waitForFunction((want) => document.querySelector('pepay-order').state?.status === want, status);
 }

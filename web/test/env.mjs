@@ -17,8 +17,12 @@ export class Env {
   requests = [];
   failing = new Set(); // 'ws', 'sse', 'poll': what does not get through
   answers = new Map(); // path → {status, body, headers}
+  opened = () => {}; // is told of every socket
 
-  constructor(t, { locks = false } = {}) {
+  // later says when what is on its way between processes arrives: what has the
+  // same key in this order, and the rest in any.
+  constructor(t, { locks = false, later = (key, arrive) => setImmediate(arrive) } = {}) {
+    this.later = later;
     mock.timers.enable({ apis: ['setTimeout', 'setInterval', 'Date'], now: startMS });
     const saved = Object.fromEntries(names.map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]));
     t.after(() => {
@@ -36,7 +40,7 @@ export class Env {
     give('fetch', (url, init) => this.#fetch(url, init));
     give('document', this.page);
     give('addEventListener', this.page.addEventListener.bind(this.page));
-    give('navigator', { onLine: true, locks: locks ? new Locks() : undefined });
+    give('navigator', { onLine: true, locks: locks ? new Locks(later) : undefined });
     give('BroadcastChannel', locks ? channelOf(this) : undefined);
   }
 
@@ -128,9 +132,11 @@ function socketOf(env) {
       super(env, 'ws', url);
       this.protocols = protocols;
       env.sockets.push(this);
+      env.opened(this);
     }
 
     async say(frame) {
+      if (this.over) return;
       this.readyState = 1;
       this.onmessage?.({ data: JSON.stringify(frame) });
       await settle();
@@ -186,59 +192,86 @@ function sourceOf(env) {
 // Locks as the specification has them, as far as they are used.
 class Locks {
   #queues = new Map();
+  #later;
+  #requests = 0;
+
+  constructor(later) {
+    this.#later = later;
+  }
 
   request(name, { signal, steal }, work) {
     const queue = this.#queues.get(name) ?? [];
     this.#queues.set(name, queue);
+    const key = `lock ${++this.#requests}`;
     return new Promise((resolve, reject) => {
-      const entry = { held: false, resolve, reject, run: async () => {
-        entry.held = true;
+      const entry = { held: false, aborted: false, resolve, reject, grant: () => this.#later(key, async () => {
+        if (entry.aborted) return this.#leave(queue, entry);
         await work({ name });
         this.#leave(queue, entry);
         resolve();
-      } };
+      }) };
       signal?.addEventListener('abort', () => {
+        entry.aborted = true;
         if (entry.held) return;
         this.#leave(queue, entry);
         reject(new Error('aborted'));
       });
-      if (steal) {
-        const [holder] = queue.splice(0, queue[0]?.held ? 1 : 0);
-        holder?.reject(new Error('stolen'));
-        queue.unshift(entry);
-      } else queue.push(entry);
-      setImmediate(() => this.#next(queue));
+      this.#later(key, () => {
+        if (entry.aborted) return;
+        if (steal) {
+          const [holder] = queue.splice(0, queue[0]?.held ? 1 : 0);
+          holder?.reject(new Error('stolen'));
+          queue.unshift(entry);
+        } else queue.push(entry);
+        this.#next(queue);
+      });
     });
   }
 
   #leave(queue, entry) {
     const i = queue.indexOf(entry);
     if (i >= 0) queue.splice(i, 1);
-    setImmediate(() => this.#next(queue));
+    this.#next(queue);
   }
 
   #next(queue) {
-    if (queue[0] && !queue[0].held) queue[0].run();
+    if (!queue[0] || queue[0].held) return;
+    queue[0].held = true;
+    queue[0].grant();
   }
 }
 
+// Opening, saying and closing go one after the other to the process that knows
+// all channels; from there what was said goes to each, in this order.
 function channelOf(env) {
   const open = new Set();
   return class {
     mute = false; // as of a page that does not run
+    closed = false;
 
     constructor(name) {
       this.name = name;
-      open.add(this);
-      env.channels.push(this);
+      this.number = env.channels.push(this);
+      this.#send(() => open.add(this));
     }
 
     postMessage(message) {
       if (this.mute) return;
-      const copy = structuredClone(message);
-      for (const other of open) if (other !== this && other.name === this.name) setImmediate(() => open.has(other) && !other.mute && other.onmessage?.({ data: copy }));
+      const data = structuredClone(message);
+      this.#send(() => {
+        for (const other of open) if (other !== this && other.name === this.name) env.later(`to ${other.number}`, () => other.hear(data));
+      });
     }
 
-    close() { open.delete(this); }
+    hear(data) {
+      if (!this.closed && !this.mute) this.onmessage?.({ data });
+    }
+
+    close() {
+      this.closed = true;
+      this.#send(() => open.delete(this));
+    }
+
+    #send(act) { env.later(`from ${this.number}`, act); }
   };
 }

@@ -1,4 +1,4 @@
-// A stand-in for `pepay-gateway dev`: the two pages, the demo backend, both
+// A stand-in for `pepay-gateway dev`: the pages, the shop's backend, both
 // streams and the numbers, all in memory, for page states that a real one is
 // hard to bring into. It checks nothing that the gateway checks.
 
@@ -9,7 +9,8 @@ import { extname } from 'node:path';
 
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
   "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'";
-const contentTypes = { '.css': 'text/css', '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.svg': 'image/svg+xml' };
+const contentTypes = { '.css': 'text/css', '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.mjs': 'text/javascript', '.svg': 'image/svg+xml' };
+const products = { lamp: { title: 'Desk lamp', price: 49 }, mug: { title: 'Coffee mug', price: 12.5 }, notebook: { title: 'Notebook, dotted', price: 7.25 } };
 const retryMS = 300;
 const tipMS = 1_000;
 
@@ -28,10 +29,12 @@ export class Fake {
   sinceMS = 0;
   down = false; // the backend answers 503
   stats = null; // null: 503
-  sessions = 0;
+  tokens = 0; // minted
+  begun = 0; // streams
   #log = []; // {customer, event}
   #orders = new Map();
   #streams = new Set();
+  #waiting = [];
   #customers = 0;
   #seq = 0;
   #server = createServer((req, res) => this.#serve(req, res));
@@ -76,6 +79,30 @@ export class Fake {
     for (const stream of [...this.#streams]) if (stream.customer === customer) stream.error(code);
   }
 
+  // The same until none comes back.
+  async expelAll(customer, code) {
+    for (; this.#streams.size > 0; await this.#change()) this.expel(customer, code);
+  }
+
+  // Waits until the page has one stream for all of it.
+  async shared() {
+    while (this.#streams.size !== 1) await this.#change();
+  }
+
+  // Waits until so many streams have begun.
+  async begins(n) {
+    while (this.begun < n) await this.#change();
+  }
+
+  // Waits until a stream begins or ends.
+  #change() {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #changed() {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
   // Says that continuity is lost, then sends the state of the orders.
   reset(reason) {
     for (const stream of this.#streams) {
@@ -87,8 +114,13 @@ export class Fake {
   emit(customer, type, object, id = this.nextID()) {
     const event = { id, object: 'event', type, created: Math.floor(Date.now() / 1000), data: { object } };
     this.#log.push({ customer, event });
-    for (const stream of this.#streams) if (stream.customer === customer) stream.event(event, this.cursor());
+    for (const stream of this.#streams) if (this.#sees(stream, { customer, event })) stream.event(event, this.cursor());
     return event;
+  }
+
+  #sees({ customer: whose, orders }, { customer, event: { data: { object } } }) {
+    const order = object.object === 'commerce_order' ? object.id : object.commerce_order_id;
+    return whose === customer && (orders.length === 0 || orders.includes(order));
   }
 
   nextID() {
@@ -101,8 +133,8 @@ export class Fake {
     this.#log = this.#log.filter(({ event }) => ![order?.id, order?.invoice_id, `pay_${order?.invoice_id}`].includes(event.data.object.id));
   }
 
-  placeOrder(customer) {
-    const order = { id: randomUUID(), invoice_id: randomUUID(), customer, status: 'pending_payment', invoice: 'unpaid', createdAt: Math.floor(Date.now() / 1000) };
+  placeOrder(customer, items = [{ product: 'lamp', quantity: 1 }]) {
+    const order = { items, id: randomUUID(), invoice_id: randomUUID(), customer, status: 'pending_payment', invoice: 'unpaid', createdAt: Math.floor(Date.now() / 1000) };
     this.#orders.set(order.id, order);
     this.#emitOrder('commerce.order.created', order);
     this.emit(customer, 'invoice.created', { object: 'invoice', id: order.invoice_id, status: 'unpaid', commerce_order_id: order.id });
@@ -112,7 +144,9 @@ export class Fake {
   #emitOrder(type, order) {
     this.emit(order.customer, type, {
       object: 'commerce_order', id: order.id, invoice_id: order.invoice_id, status: order.status, createdAt: order.createdAt,
-      lineItems: [{ title: 'Desk lamp', quantity: 2 }, { title: 'Notebook, dotted', quantity: 1 }], totalAmountUsd: '27.78',
+      lineItems: order.items.map(({ product, quantity }) => ({ title: products[product].title, quantity })),
+      totalAmountUsd: order.items.reduce((sum, { product, quantity }) => sum + 1.1 * products[product].price * quantity, 0).toFixed(2),
+      fulfillment: { shipments: ['shipped', 'delivered'].includes(order.status) ? [{ carrier: 'UPS', trackingNumber: `1Z${order.id.slice(0, 8)}`, carrierTrackingUrl: 'https://carrier.invalid/1', deliveryStatus: order.status === 'shipped' ? 'In Transit' : 'Delivered' }] : [] },
       refundStatus: order.refunded ? 'REFUNDED' : 'NONE', refund: { status: 'NONE', destinationWalletAddressBsc: '0x00' },
     });
   }
@@ -129,10 +163,10 @@ export class Fake {
     if (transition === 'payment_confirmed') {
       order.invoice = 'paid';
       this.emit(order.customer, 'invoice.updated', { object: 'invoice', id: order.invoice_id, status: 'paid', commerce_order_id: order.id });
-      this.emit(order.customer, 'invoice_payment.created', { object: 'invoice_payment', id: `pay_${order.invoice_id}`, invoice_id: order.invoice_id, status: 'confirmed', settlement_status: 'pending' });
+      this.emit(order.customer, 'invoice_payment.created', { object: 'invoice_payment', id: `pay_${order.invoice_id}`, invoice_id: order.invoice_id, commerce_order_id: order.id, status: 'confirmed', settlement_status: 'pending' });
     }
     if (transition === 'payment_settled') {
-      this.emit(order.customer, 'invoice_payment.updated', { object: 'invoice_payment', id: `pay_${order.invoice_id}`, invoice_id: order.invoice_id, status: 'confirmed', settlement_status: 'settled' });
+      this.emit(order.customer, 'invoice_payment.updated', { object: 'invoice_payment', id: `pay_${order.invoice_id}`, invoice_id: order.invoice_id, commerce_order_id: order.id, status: 'confirmed', settlement_status: 'settled' });
     }
     return null;
   }
@@ -164,33 +198,37 @@ export class Fake {
       if (!problem) return answer(res, 200, {});
       return answer(res, problem[0], { success: false, error: { code: problem[1], message: problem[2] } });
     }
+    const shopper = /(?:^|; )shopper=([^;]+)/.exec(req.headers.cookie ?? '')?.[1];
     switch (pathname) {
-      case '/demo/session':
-        this.sessions++;
-        return answer(res, 200, this.#session(body.customer_id || `cust_${++this.#customers}`));
-      case '/demo/orders': {
-        const order = this.placeOrder(body.customer_id);
-        return answer(res, 200, { order_id: order.id, invoice_id: order.invoice_id });
+      case '/token':
+        if (!shopper) return answer(res, 401, {});
+        if ((this.#orders.get(body.order_id)?.customer ?? shopper) !== shopper) return answer(res, 404, {});
+        this.tokens++;
+        return answer(res, 200, this.#minted(shopper));
+      case '/checkout': {
+        const customer = shopper ?? `cust_${++this.#customers}`;
+        res.setHeader('Set-Cookie', `shopper=${customer}; Path=/; HttpOnly; SameSite=Strict`);
+        return answer(res, 201, { order_id: this.placeOrder(customer, body.items).id });
       }
+      case '/sign-out':
+        res.setHeader('Set-Cookie', 'shopper=; Path=/; Max-Age=0');
+        return answer(res, 200, {});
       case '/demo/faults/cut':
-        this.cut(body.customer_id);
+        this.cut(shopper);
         return answer(res, 200, {});
       case '/demo/faults/restart':
         this.cut();
         return answer(res, 200, {});
       case '/demo/faults/stall':
+      case '/demo/faults/unstall':
         return answer(res, 200, {});
     }
     return answer(res, 404, { success: false, error: { code: 'NOT_FOUND', message: 'no such path' } });
   }
 
-  #session(customer) {
+  #minted(customer) {
     const expires = Math.floor(Date.now() / 1000) + 3_600;
-    return {
-      customer_id: customer, token: customer, expires_at: expires, session_expires_at: expires,
-      ws_url: `${this.url.replace('http', 'ws')}ws/commerce/events`,
-      sse_url: `${this.url}sse/commerce/events?token=${customer}`,
-    };
+    return { token: customer, expires_at: expires, session_expires_at: expires, ws_url: `${this.url.replace('http', 'ws')}ws/commerce/events` };
   }
 
   #openSSE(req, res, params) {
@@ -205,8 +243,8 @@ export class Fake {
       error: (code) => res.end(`event: error_frame\nid: end_${code}\ndata: ${JSON.stringify({ object: 'ws_error', code: String(code), message: 'ended' })}\n\n`),
       end: () => res.destroy(),
     };
-    res.on('close', () => this.#streams.delete(stream));
-    this.#begin(stream, last);
+    res.on('close', () => this.#over(stream));
+    this.#begin(stream, last, params);
   }
 
   #upgrade(req, socket) {
@@ -229,28 +267,36 @@ export class Fake {
     socket.on('data', (data) => {
       if ((data[0] & 0x0f) === 8) socket.end(closeFrame(1000));
     });
-    socket.on('close', () => this.#streams.delete(stream));
-    this.#begin(stream, searchParams.get('since') ?? '');
+    socket.on('close', () => this.#over(stream));
+    this.#begin(stream, searchParams.get('since') ?? '', searchParams);
   }
 
-  #begin(stream, since) {
+  #begin(stream, since, params) {
+    stream.orders = params.getAll('order_id');
     let from = since.startsWith('cur_') ? Number(since.slice(4)) : this.#log.findIndex(({ event }) => event.id === since) + 1;
     const resumed = since !== '' && (since.startsWith('cur_') || from > 0);
-    stream.control({ type: 'hello', resumed, cursor: this.cursor(), status: this.status, since_ms: this.sinceMS, heartbeat_ms: tipMS });
+    stream.control({ type: 'hello', resumed, cursor: this.cursor(), status: this.status, since_ms: this.sinceMS, heartbeat_ms: tipMS, scope_id: `scp_${stream.customer}` });
     this.#streams.add(stream);
+    this.begun++;
+    this.#changed();
     if (!resumed) return this.#snapshot(stream);
     for (const { customer, event } of this.#log.slice(from)) {
       from++;
-      if (customer === stream.customer) stream.event(event, `cur_${String(from).padStart(22, '0')}`);
+      if (this.#sees(stream, { customer, event })) stream.event(event, `cur_${String(from).padStart(22, '0')}`);
     }
     stream.control({ type: 'replay_complete', cursor: this.cursor() }, this.cursor());
+  }
+
+  #over(stream) {
+    this.#streams.delete(stream);
+    this.#changed();
   }
 
   #snapshot(stream) {
     const newest = new Map();
     for (const { customer, event } of this.#log) {
       const { object, id } = event.data.object;
-      if (customer === stream.customer) newest.set(`${object}:${id}`, event);
+      if (this.#sees(stream, { customer, event })) newest.set(`${object}:${id}`, event);
     }
     stream.control({ type: 'snapshot', count: newest.size, complete: true, truncated: false });
     for (const event of newest.values()) stream.event(event, '');
@@ -263,9 +309,9 @@ function answer(res, status, body) {
 }
 
 async function serveFile(res, pathname) {
-  const site = pathname.startsWith('/ops/') ? 'ops' : 'storefront';
-  const name = pathname.replace(/^\/(ops\/)?/, '') || 'index.html';
-  for (const dir of [site, 'shared', 'uplot']) {
+  const [, site = 'storefront'] = /^\/(ops)\//.exec(pathname) ?? [];
+  const name = pathname.replace(/^\/(ops\/|client\/v1\/)?/, '') || 'index.html';
+  for (const dir of [site, 'shared', 'uplot', 'dist']) {
     const body = await readFile(new URL(`../${dir}/${name}`, import.meta.url)).catch(() => null);
     if (!body) continue;
     res.writeHead(200, { 'Content-Type': contentTypes[extname(name)], 'Content-Security-Policy': policy, 'X-Content-Type-Options': 'nosniff' }).end(body);

@@ -56,19 +56,21 @@ async function open(t, url) {
   return page;
 }
 
-for (const transport of ['sse', 'ws']) {
+for (const [transport, other] of [['SSE', 'WebSocket'], ['WebSocket', 'EventSource']]) {
   test(`Firefox follows an order to delivered over ${transport}`, async (t) => {
     const page = await open(t, storefront);
-    await page.waitForSelector('#connection[data-state="live"]');
-    await page.$eval(`input[value="${transport}"]`, (input) => input.click());
-    await page.waitForSelector('#connection[data-state="live"]');
+    await page.evaluateOnNewDocument((name) => { delete globalThis[name]; }, other);
+    await page.locator('[data-product="notebook"] button').click();
     await page.locator('#place-order').click();
-    const card = '[data-order]:not([data-status=""])';
-    await page.waitForSelector(card);
+    await page.waitForSelector('pepay-order');
+    await page.waitForSelector('#connection[data-state="live"]');
     for (const transition of ['payment_confirmed', 'payment_settled', 'placed', 'shipped', 'delivery_confirmed']) {
-      await page.locator(`${card} [data-transition="${transition}"]`).setTimeout(1_000).click().catch(() => {}); // gone: it moved by itself
+      await page.locator(`[data-move="${transition}"].primary`).click();
     }
-    await page.waitForSelector('[data-order][data-status="delivered"]');
+    await page.waitForFunction(() => document.querySelector('pepay-order').state?.status === 'delivered');
+    await page.waitForSelector('#all [data-status="delivered"]');
+    const shown = await page.$eval('pepay-order', (element) => element.shadowRoot.querySelector('[part="headline"]').textContent);
+    assert.equal(shown, 'Delivered', 'headline');
   });
 }
 

@@ -10,7 +10,7 @@
 //
 // The process ends by itself when the client has given up, and not before.
 //
-//   node sse-client.mjs eventsource|fetch-event-source|fetch-event-source-bare|eventsource-client URL [CLAIMS]
+//   node sse-client.mjs eventsource|fetch-event-source|fetch-event-source-bare|eventsource-client|eventsource-parser URL [CLAIMS]
 //
 // With claims, the URL is where a token for them is minted, with the API key in
 // the variable API_KEY, when all is ready to use it.
@@ -108,9 +108,36 @@ async function eventsourceClient() {
   });
 }
 
+// A parser alone: the loop around it is what its users write, by the rules of
+// the specification.
+async function eventsourceParser() {
+  const { createParser } = await import('eventsource-parser');
+  const url = await streamURL();
+  let cursor;
+  let retryMS = 3_000;
+  for (;; await new Promise((resolve) => setTimeout(resolve, retryMS))) {
+    const res = await observed(url, { headers: cursor === undefined ? {} : { 'Last-Event-ID': cursor } }).catch(() => null);
+    if (!res) continue;
+    if (res.status !== 200) return stopped(`status ${res.status}`);
+    const parser = createParser({
+      onEvent({ id, event, data }) {
+        cursor = id ?? cursor;
+        block(event ?? '', data);
+      },
+      onRetry(ms) { retryMS = ms; },
+    });
+    try {
+      for await (const chunk of res.body.pipeThrough(new TextDecoderStream())) parser.feed(chunk);
+    } catch {
+      // cut: as an end
+    }
+  }
+}
+
 await {
   eventsource,
   'fetch-event-source': () => fetchEventSource(comesBack),
   'fetch-event-source-bare': () => fetchEventSource({}),
   'eventsource-client': eventsourceClient,
+  'eventsource-parser': eventsourceParser,
 }[library]();

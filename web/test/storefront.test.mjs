@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { assertAccessible, assertFits, launch, open, screenshot, waitForState } from './browser.mjs';
+import { assertAccessible, assertFits, launch, open, placeOrder, screenshot, statusOf, waitForState, waitForStatus, watchStates } from './browser.mjs';
 import { Fake } from './fake.mjs';
 
 const happyPath = ['pending_payment', 'processing', 'placed', 'shipped', 'delivered'];
@@ -25,175 +25,277 @@ after(async () => {
   await fake?.stop();
 });
 
-async function placeOrder(page) {
-  const answered = page.waitForResponse((res) => new URL(res.url()).pathname === '/demo/orders');
-  await page.getByRole('button', { name: 'Place an order' }).click();
-  const { order_id: id, data } = await (await answered).json();
-  const card = page.locator(`[data-order="${id ?? data?.order_id}"]`);
-  await card.locator('..').locator(`[data-order="${id ?? data?.order_id}"]:not([data-status=""])`).waitFor();
-  return card;
+// Opens the shop and orders a lamp.
+async function order(t, options) {
+  const page = await open(t, browser, url, options);
+  const id = await placeOrder(page);
+  await waitForState(page, 'live');
+  return { page, id };
 }
 
-// Clicks an action that may be gone by then: orders in dev also move by themselves.
-async function act(card, transition) {
-  await card.locator(`[data-transition="${transition}"]`).click({ timeout: 1_000 }).catch(() => {});
+// Clicks the transitions one by one, each once the page offers it as the next.
+async function move(page, ...transitions) {
+  for (const transition of transitions) await page.locator(`[data-move="${transition}"].primary`).click();
 }
 
-async function waitForStatus(card, status) {
-  await card.page().waitForFunction(
-    ([id, want]) => document.querySelector(`[data-order="${id}"]`)?.dataset.status === want,
-    [await card.getAttribute('data-order'), status],
-  );
+async function deliver(page) {
+  await move(page, 'payment_confirmed', 'payment_settled', 'placed', 'shipped', 'delivery_confirmed');
+  await waitForStatus(page, 'delivered');
 }
 
-async function deliver(card) {
-  const want = [
-    ['payment_confirmed', 'processing'], ['payment_settled', 'processing'], ['placed', 'placed'],
-    ['shipped', 'shipped'], ['delivery_confirmed', 'delivered'],
-  ];
-  for (const [transition] of want) await act(card, transition);
-  await waitForStatus(card, 'delivered');
+// Moves the order without its page.
+async function moveBehind(page, id, transition) {
+  const res = await page.request.post(new URL(`/demo/orders/${id}/simulate`, url).href, { data: { transitionTo: transition } });
+  assert.equal(res.status(), 200, transition);
 }
 
-for (const transport of ['SSE', 'WebSocket']) {
-  test(`an order moves through its life live over ${transport}`, async (t) => {
-    const page = await open(t, browser, url);
+// Opens the shop in a browser that has this transport only, and counts what is
+// opened over it.
+async function openOver(t, transport, options) {
+  const page = await open(t, browser, url, options);
+  const opened = { WebSocket: 0, SSE: 0 };
+  page.on('websocket', () => opened.WebSocket++);
+  page.on('request', (request) => {
+    if (new URL(request.url()).pathname.startsWith('/sse/')) opened.SSE++;
+  });
+  const other = transport === 'SSE' ? 'WebSocket' : 'EventSource';
+  await page.context().addInitScript((name) => { delete globalThis[name]; }, other);
+  return { page, opened };
+}
+
+for (const transport of ['WebSocket', 'SSE']) {
+  test(`an order is followed from the basket to the door over ${transport}`, async (t) => {
+    const { page, opened } = await openOver(t, transport);
+    await page.getByRole('button', { name: 'Add to basket: desk lamp' }).click();
+    await page.getByRole('button', { name: 'Add to basket: coffee mug' }).click();
+    await page.getByRole('button', { name: 'One Coffee mug more' }).click();
+    assert.equal(await page.locator('#sum').textContent(), '$74.00', 'sum of a lamp and two mugs');
+    await screenshot(page, 'storefront-basket');
+    await page.getByRole('button', { name: 'Place the order' }).click();
+    await page.waitForURL(/order\.html\?id=/);
+    const element = page.locator('pepay-order');
+    await element.getByText('Waiting for your payment').first().waitFor();
     await waitForState(page, 'live');
-    await page.getByRole('radio', { name: transport }).check({ force: true });
-    await waitForState(page, 'live');
-    const card = await placeOrder(page);
-    await card.evaluate((element) => {
-      const seen = [element.dataset.status];
-      element.seen = seen;
-      new MutationObserver(() => {
-        if (seen.at(-1) !== element.dataset.status) seen.push(element.dataset.status);
-      }).observe(element, { attributes: true, attributeFilter: ['data-status'] });
+    assert.ok(opened[transport] > 0, `connections over ${transport} = ${opened[transport]}`);
+    assert.equal(opened.WebSocket + opened.SSE, opened[transport], 'connections over the other');
+    await page.evaluate(() => {
+      const tracker = document.querySelector('pepay-order');
+      globalThis.seen = [tracker.state.status];
+      tracker.addEventListener('pepay-state', ({ detail }) => {
+        if (seen.at(-1) !== detail.status) seen.push(detail.status);
+      });
     });
     await screenshot(page, `storefront-${transport.toLowerCase()}-new-order`);
-    await deliver(card);
-    assert.deepEqual(await card.evaluate((element) => element.seen), happyPath, 'statuses seen');
-    await card.getByText('Paid', { exact: true }).waitFor();
-    await card.getByText('Confirmed · Settled').waitFor();
+    await deliver(page);
+    assert.deepEqual(await page.evaluate(() => seen), happyPath, 'statuses seen');
+    await element.getByText('1 × Desk lamp').waitFor();
+    await element.getByText('2 × Coffee mug').waitFor();
+    await element.getByText('Total $81.40').waitFor();
+    const { invoice, payment } = await page.evaluate(() => document.querySelector('pepay-order').state);
+    assert.deepEqual([invoice.status, payment.status, payment.settlement], ['paid', 'confirmed', 'settled']);
+    await page.locator('#all [data-status="delivered"]').getByText('Desk lamp, Coffee mug').waitFor();
     await screenshot(page, `storefront-${transport.toLowerCase()}-delivered`);
   });
 }
 
+test('an order that fails, one that is cancelled, and a refund are shown', async (t) => {
+  const { page } = await order(t);
+  const element = page.locator('pepay-order');
+  await move(page, 'payment_confirmed');
+  await waitForStatus(page, 'processing');
+  await page.getByRole('button', { name: 'Fail' }).click();
+  await element.getByText('This order could not be placed').first().waitFor();
+  await page.getByRole('button', { name: 'Refund' }).click();
+  await element.getByText(/^Refund .*refunded/).waitFor();
+
+  await page.goto(url);
+  await placeOrder(page, 'mug');
+  await move(page, 'payment_confirmed', 'payment_settled', 'placed');
+  await waitForStatus(page, 'placed');
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await element.getByText('Cancelled').first().waitFor();
+});
+
+test('the frames are shown as they came', async (t) => {
+  const { page, id } = await order(t);
+  await move(page, 'payment_confirmed');
+  const frame = page.locator('#frames li', { hasText: 'invoice.updated' });
+  await frame.locator('summary').click();
+  const { object, type, data } = JSON.parse(await frame.locator('pre').textContent());
+  assert.deepEqual([object, type, data.object.status], ['event', 'invoice.updated', 'paid']);
+  assert.ok(JSON.stringify(data).includes(id), `an event of order ${id}: ${JSON.stringify(data)}`);
+  assert.equal(await page.locator('#frames li', { hasText: 'replay_complete' }).count() > 0, true, 'controls among the frames');
+});
+
 test('two shoppers do not see each other', async (t) => {
-  const [alice, bob] = [await open(t, browser, url), await open(t, browser, url)];
-  await waitForState(alice, 'live');
-  await waitForState(bob, 'live');
-  assert.notEqual(await alice.locator('#shopper').textContent(), await bob.locator('#shopper').textContent(), 'shoppers');
-  const hers = await (await placeOrder(alice)).getAttribute('data-order');
-  const his = await (await placeOrder(bob)).getAttribute('data-order');
+  const [{ page: alice, id: hers }, { page: bob, id: his }] = [await order(t, { faulty: true }), await order(t, { faulty: true })];
   assert.equal(await alice.locator(`[data-order="${his}"]`).count(), 0, 'his order on her page');
   assert.equal(await bob.locator(`[data-order="${hers}"]`).count(), 0, 'her order on his page');
+  await bob.goto(new URL(`order.html?id=${hers}`, url).href);
+  await bob.locator('pepay-order').getByText('There is no such order.').first().waitFor();
+  await bob.locator(`[data-order="${his}"]`).waitFor();
 });
 
-test('a reload keeps the shopper and the orders, a new shopper has none', async (t) => {
-  const page = await open(t, browser, url);
-  await waitForState(page, 'live');
-  const shopper = await page.locator('#shopper').textContent();
-  const id = await (await placeOrder(page)).getAttribute('data-order');
+test('a reload keeps the shopper and the orders, one who signs out has none', async (t) => {
+  const { page, id } = await order(t, { faulty: true });
   await page.reload();
-  await page.locator(`[data-order="${id}"]:not([data-status=""])`).waitFor();
-  assert.equal(await page.locator('#shopper').textContent(), shopper, 'shopper after reload');
-  await page.getByRole('button', { name: 'New shopper' }).click();
+  await waitForStatus(page, 'pending_payment');
+  await page.goto(new URL('order.html', url).href); // no order is named: the newest
+  await waitForStatus(page, 'pending_payment');
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.waitForURL(url);
+  await page.goto(new URL('order.html', url).href);
   await page.getByText('No orders yet').waitFor();
-  await page.waitForFunction((old) => !['…', old].includes(document.querySelector('#shopper').textContent), shopper);
-  assert.equal(await page.locator(`[data-order="${id}"]`).count(), 0, 'old order after new shopper');
+  await page.goto(new URL(`order.html?id=${id}`, url).href);
+  await page.getByText('Nobody is signed in.').waitFor();
+  const other = await page.goto(url).then(() => placeOrder(page));
+  await page.locator(`[data-order="${other}"]`).waitFor();
+  assert.equal(await page.locator(`[data-order="${id}"]`).count(), 0, 'order of the shopper before');
 });
 
-for (const transport of ['SSE', 'WebSocket']) {
+for (const transport of ['WebSocket', 'SSE']) {
   test(`a cut connection comes back over ${transport} with nothing missed`, async (t) => {
-    const page = await open(t, browser, url, { faulty: true });
+    const { page, opened } = await openOver(t, transport, { faulty: true });
+    const id = await placeOrder(page);
     await waitForState(page, 'live');
-    await page.getByRole('radio', { name: transport }).check({ force: true });
-    await waitForState(page, 'live');
-    const card = await placeOrder(page);
-    const id = await card.getAttribute('data-order');
-    let sessions = 0;
-    page.on('request', (req) => {
-      if (req.url().endsWith('/demo/session')) sessions++;
-    });
+    const cameBack = await watchStates(page);
+    const before = opened[transport];
     await page.getByRole('button', { name: 'Cut my connection' }).click();
-    await waitForState(page, 'reconnecting');
-    await screenshot(page, `storefront-${transport.toLowerCase()}-reconnecting`);
-    await page.request.post(new URL(`/demo/orders/${id}/simulate`, url).href, { data: { transitionTo: 'payment_confirmed' } });
-    await waitForState(page, 'live');
-    await deliver(card);
-    if (transport === 'SSE') assert.equal(sessions, 0, 'sessions opened while EventSource came back');
-    await page.getByText('Over. Your orders should be right.').waitFor();
+    await moveBehind(page, id, 'payment_confirmed');
+    await cameBack();
+    assert.ok(opened[transport] > before, `connections over ${transport} = ${opened[transport]}, want more than ${before}`);
+    const hello = await page.locator('#frames li', { hasText: 'hello' }).first().locator('pre').textContent();
+    assert.equal(JSON.parse(hello).resumed, true, 'resumed');
+    await move(page, 'payment_settled', 'placed', 'shipped', 'delivery_confirmed');
+    await waitForStatus(page, 'delivered');
+    await page.getByText('Cut. The page notices').waitFor();
   });
 }
 
 test('the gateway restarts and the page is right afterwards', async (t) => {
-  const page = await open(t, browser, url, { faulty: true });
-  await waitForState(page, 'live');
-  const card = await placeOrder(page);
+  const { page } = await order(t, { faulty: true });
+  const cameBack = await watchStates(page);
   await page.getByRole('button', { name: 'Restart the gateway' }).click();
-  assert.ok(await page.getByRole('button', { name: 'Cut my connection' }).isDisabled(), 'fault buttons enabled while one runs');
-  await page.getByText('Over. Your orders should be right.').waitFor();
+  await cameBack();
   await waitForState(page, 'live');
-  await deliver(card);
+  await deliver(page);
 });
 
 test('what happened while Pepay was silent arrives later', async (t) => {
-  const page = await open(t, browser, url, { faulty: true });
-  await waitForState(page, 'live');
-  const card = await placeOrder(page);
-  await page.getByRole('button', { name: 'Silence Pepay for 10 s' }).click();
-  await page.getByText('Pepay is silent for 10 seconds…').waitFor();
-  await act(card, 'payment_confirmed');
-  await waitForStatus(card, 'processing');
-  await page.getByText('Over. Your orders should be right.').waitFor();
+  const { page } = await order(t, { faulty: true });
+  const stall = page.getByRole('button', { name: 'Stall Pepay for 60 s' });
+  await stall.click();
+  await page.getByText('Pepay says nothing for a minute').waitFor();
+  assert.equal(await stall.getAttribute('aria-pressed'), 'true', 'pressed while it lasts');
+  await move(page, 'payment_confirmed');
+  if (!fake) assert.equal(await statusOf(page), 'pending_payment', 'status while Pepay is silent');
+  await stall.click();
+  await page.getByText('Pepay talks again').waitFor();
+  await waitForStatus(page, 'processing');
+  assert.equal(await stall.getAttribute('aria-pressed'), 'false', 'pressed afterwards');
 });
 
-test('what the shop refuses is shown on the order', async (t) => {
-  const page = await open(t, browser, url, { faulty: true });
+test('a second tab shares the connection of the first', async (t) => {
+  const sockets = [];
+  const page = await open(t, browser, url);
+  page.context().on('page', (tab) => tab.on('websocket', (socket) => sockets.push(socket)));
+  page.on('websocket', (socket) => sockets.push(socket));
+  await placeOrder(page);
   await waitForState(page, 'live');
-  const card = await placeOrder(page);
-  await card.locator('[data-transition="shipped"]').evaluate((button) => button.click()); // hidden: not allowed yet
-  await card.getByRole('alert').filter({ hasText: 'not allowed' }).waitFor();
+  const opened = page.context().waitForEvent('page');
+  await page.getByRole('link', { name: 'Open a second tab' }).click();
+  const tab = await opened;
+  await waitForState(tab, 'live');
+  const connections = () => sockets.filter((socket) => !socket.isClosed());
+  while (connections().length > 1) await Promise.race(connections().map((socket) => socket.waitForEvent('close')));
+  await move(tab, 'payment_confirmed', 'payment_settled');
+  await page.bringToFront();
+  await move(page, 'placed', 'shipped', 'delivery_confirmed');
+  for (const each of [page, tab]) await waitForStatus(each, 'delivered');
+  assert.equal(connections().length, 1, 'connections of both tabs');
+  assert.ok(sockets.length >= 2, `WebSockets that were opened = ${sockets.length}, want those of both tabs among them`);
+});
+
+test('what Pepay refuses is shown', async (t) => {
+  const { page } = await order(t, { faulty: true });
+  await page.getByRole('button', { name: 'Ship', exact: true }).click();
+  await page.getByRole('alert').filter({ hasText: 'not allowed' }).waitFor();
   await screenshot(page, 'storefront-refused');
 });
 
-test('the page works by keyboard', async (t) => {
+test('the shop works by keyboard', async (t) => {
   const page = await open(t, browser, url);
-  await waitForState(page, 'live');
   await page.keyboard.press('Tab');
-  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to your orders', 'first stop');
-  await page.getByRole('button', { name: 'Place an order' }).focus();
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to your basket', 'first stop of the shop');
+  await page.getByRole('button', { name: 'Add to basket: coffee mug' }).focus();
   await page.keyboard.press('Enter');
-  await page.locator('[data-order]:not([data-status=""])').first().waitFor();
-  const card = page.locator('[data-order]').first();
-  await card.locator('[data-transition="payment_confirmed"]').focus();
+  await page.getByRole('button', { name: 'One Coffee mug less' }).focus();
   await page.keyboard.press('Enter');
-  await waitForStatus(card, 'processing');
-  await page.waitForFunction(() => document.activeElement.closest('[data-order]') !== null);
-  assert.equal(await page.evaluate(() => document.activeElement.hidden), false, 'focus on a hidden button');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'basket', 'focus after the line has gone');
+  await page.keyboard.press('Tab'); // the button that does nothing yet can be found, too
+  await page.keyboard.press('Enter');
+  assert.equal(page.url(), url, 'address after ordering nothing');
+  await page.getByRole('button', { name: 'Add to basket: coffee mug' }).focus();
+  await page.keyboard.press('Enter');
+  await page.getByRole('button', { name: 'Place the order' }).focus();
+  await page.keyboard.press('Enter');
+  await page.waitForURL(/order\.html\?id=/);
+  await waitForStatus(page, 'pending_payment');
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to your orders', 'first stop of the order');
+  const pay = page.getByRole('button', { name: 'Pay', exact: true });
+  await pay.focus();
+  await page.keyboard.press('Enter');
+  await waitForStatus(page, 'processing');
+  assert.equal(await pay.evaluate((button) => document.activeElement === button), true, 'focus after a change');
+  await page.locator('#frames summary').first().focus();
+  await page.keyboard.press('Enter');
+  await page.locator('#frames details[open] pre').waitFor();
 });
 
 test('axe-core finds nothing serious', async (t) => {
   for (const colorScheme of ['light', 'dark']) {
-    const page = await open(t, browser, url, { colorScheme });
-    await waitForState(page, 'live');
+    const page = await open(t, browser, url, { colorScheme, faulty: true });
+    await assertAccessible(page);
+    await page.getByRole('button', { name: 'Add to basket: coffee mug' }).click();
+    await assertAccessible(page);
+    await screenshot(page, `storefront-shop-${colorScheme}`);
+    await page.goto(new URL('order.html', url).href);
     await page.getByText('No orders yet').waitFor();
     await assertAccessible(page);
-    const card = await placeOrder(page);
-    await act(card, 'payment_confirmed');
-    await waitForStatus(card, 'processing');
+    await page.goto(url);
+    await placeOrder(page);
+    await waitForState(page, 'live');
+    await move(page, 'payment_confirmed', 'payment_settled', 'placed', 'shipped');
+    await waitForStatus(page, 'shipped');
+    await page.getByRole('button', { name: 'Pay', exact: true }).click(); // refused
+    await page.getByRole('alert').filter({ hasText: 'not allowed' }).waitFor();
+    await page.locator('#frames summary').first().click();
     await assertAccessible(page);
     await screenshot(page, `storefront-${colorScheme}`);
   }
 });
 
-for (const colorScheme of ['light', 'dark']) {
-  test(`the page fits 320 px in ${colorScheme}`, async (t) => {
-    const page = await open(t, browser, url, { viewport: { width: 320, height: 640 }, colorScheme });
-    await waitForState(page, 'live');
-    await placeOrder(page);
+for (const [name, { dir = 'ltr', width = 320, colorScheme = 'light' }] of Object.entries({
+  '320 px in light': {}, '320 px in dark': { colorScheme: 'dark' }, 'right to left': { dir: 'rtl', width: 1280 }, '320 px right to left': { dir: 'rtl' },
+})) {
+  test(`the pages fit ${name}`, async (t) => {
+    const page = await open(t, browser, url, { viewport: { width, height: 640 }, colorScheme, faulty: true });
+    await page.context().addInitScript((to) => addEventListener('DOMContentLoaded', () => { document.documentElement.dir = to; }), dir);
+    await page.reload();
+    await page.getByRole('button', { name: 'Add to basket: coffee mug' }).click();
     await assertFits(page);
-    await assertAccessible(page);
-    await screenshot(page, `storefront-320-${colorScheme}`);
+    if (dir === 'ltr') await assertAccessible(page);
+    await screenshot(page, `storefront-shop-${width}-${colorScheme}-${dir}`);
+    await placeOrder(page);
+    await waitForState(page, 'live');
+    await move(page, 'payment_confirmed', 'payment_settled', 'placed', 'shipped');
+    await waitForStatus(page, 'shipped');
+    await page.getByRole('button', { name: 'Pay', exact: true }).click(); // refused
+    await page.getByRole('alert').filter({ hasText: 'not allowed' }).waitFor();
+    await page.locator('#frames summary').first().click();
+    await assertFits(page);
+    if (dir === 'ltr') await assertAccessible(page);
+    await screenshot(page, `storefront-${width}-${colorScheme}-${dir}`);
   });
 }

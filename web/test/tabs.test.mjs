@@ -170,6 +170,28 @@ test('a joining tab is given what the leader has had and its own node had not', 
   assert.equal(late.stream.transport, 'shared');
 });
 
+test('a joining tab is given what the leader had before it led', async (t) => {
+  const env = new Env(t, { locks: true });
+  const early = await tab(t);
+  await env.socket.hello();
+  await env.socket.event('evt_1-1');
+  await env.socket.control({ type: 'replay_complete', cursor: 'cur_1' });
+  const late = await join(t, env); // its own node has yet to hear of the event
+  assert.deepEqual([early.stream.transport, late.stream.transport], ['ws', 'shared']);
+  assert.deepEqual([early.events, late.events], [['evt_1-1'], ['evt_1-1']]);
+});
+
+test('a tab that follows is given nothing of before a reset', async (t) => {
+  const env = new Env(t, { locks: true });
+  const first = await join(t, env);
+  await env.socket.event('evt_1-1');
+  await env.socket.control({ type: 'reset', reason: 'log_lost' });
+  await env.socket.event('evt_2-1', 'placed', { order: 'o2' });
+  await env.socket.control({ type: 'replay_complete', cursor: 'cur_2' });
+  const late = await join(t, env);
+  assert.deepEqual([first, late].map(({ stream }) => stream.getState().map(({ id }) => id)), [['o2'], ['o2']]);
+});
+
 test('a tab that is put away leaves, and joins again', async (t) => {
   const env = new Env(t, { locks: true });
   const { stream, events } = await join(t, env);

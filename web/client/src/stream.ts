@@ -7,6 +7,7 @@ import { read } from './reader.js';
 import { canShare, joinTabs, type Tabs } from './tabs.js';
 import type { Frame } from './wire.js';
 
+const maxRecent = 50; // events that a tab which joins may not have had from its own node yet
 const parameters = ['format', 'types', 'snapshot', 'customer_id', 'invoice_id', 'wallet_address', 'wallet_network'];
 
 /**
@@ -24,6 +25,7 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
   let cursor = options.since ?? ''; // where the stream goes on; '' while only its beginning will do
   let settled = false; // everything before the cursor has been taken, so that events move it
   let scope = ''; // as the gateway last named it
+  let recent: PepayEvent[] = [];
   let tabs: Tabs | undefined;
 
   const line = lineOf(options, {
@@ -114,7 +116,10 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
     }
     if (frame.object !== 'ws_control') return;
     const { type, cursor: to } = frame;
-    if (type === 'reset') orders.forget();
+    if (type === 'reset') {
+      orders.forget();
+      recent = [];
+    }
     if (type === 'reset' || type === 'hello') {
       if (!frame.resumed) cursor = '';
       settled = !!cursor;
@@ -128,6 +133,7 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
   }
 
   function deliver(event: PepayEvent) {
+    recent = [...recent, event].slice(-maxRecent);
     if (tabs && wanted.length) {
       const order = orders.orderOf(event);
       if (order ? !wanted.includes(order) : `${tabs.orders}` !== `${wanted}`) return;
@@ -142,6 +148,7 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
     tabs = joinTabs(JSON.stringify([line.url, scope, filter]), {
       wanted: () => wanted,
       place: () => ({ cursor, settled }),
+      recent: () => recent,
       status: () => said,
       heartbeatMS: () => line.heartbeatMS,
       lead: () => line.running || line.start(),

@@ -24,6 +24,8 @@ interface Message {
 export interface Member {
   wanted(): string[];
   place(): Place;
+  /** The last events that it has been brought, by whatever brought them. */
+  recent(): PepayEvent[];
   status(): StatusChange;
   heartbeatMS(): number;
   /** Connect, if not connected. */
@@ -59,7 +61,6 @@ declare const VERSION: string; // tabs with another version of this share nothin
 const maxOrders = 50; // of one stream, by the gateway's rules
 const answerMS = 3_000; // for a leader to say that it is there
 const slackMS = 5_000; // beyond two heartbeats
-const maxRecent = 50; // events that a joining tab may not have had from its own node yet
 
 export function canShare(): boolean {
   return !!globalThis.BroadcastChannel && !!globalThis.navigator?.locks;
@@ -79,7 +80,6 @@ export function joinTabs(name: string, member: Member): Tabs {
   let orders = member.wanted();
   let role: 'joining' | 'following' | 'leading' | 'left' = 'joining';
   let heard = 0;
-  let recent: PepayEvent[] = [];
   let stop: AbortController; // of waiting for the lock
   let release: (() => void) | undefined;
 
@@ -115,7 +115,7 @@ export function joinTabs(name: string, member: Member): Tabs {
   /** Lets those follow whose orders are being served by now. */
   function welcome() {
     if (!member.status().transport || !member.place().settled) return; // it is being opened
-    for (const [to, wanted] of joiners) if (covers(orders, wanted)) say({ to, recent });
+    for (const [to, wanted] of joiners) if (covers(orders, wanted)) say({ to, recent: member.recent() });
     joiners.clear();
   }
 
@@ -156,7 +156,6 @@ export function joinTabs(name: string, member: Member): Tabs {
     },
     repeat(frame) {
       if (role !== 'leading') return;
-      if (frame?.object === 'event') recent = [...recent.slice(-maxRecent), frame];
       say({ frame });
       welcome();
     },

@@ -34,8 +34,7 @@ for (const transport of ['ws', 'sse', 'poll']) {
 
 test('eight tabs are live over one connection; its tab closes, and another takes over', async (t) => {
   const { shop, open } = await rig.shopper(t);
-  const tabs = [];
-  for (let i = 0; i < 8; i++) tabs.push(await open());
+  const tabs = await Promise.all(Array.from({ length: 8 }, () => open()));
   for (const tab of tabs) await is(tab, 'live');
   await until('one connection at the gateway', async () => (await atGateway('ws')) === 1);
   const order = await shop.place();
@@ -53,6 +52,34 @@ test('eight tabs are live over one connection; its tab closes, and another takes
   }
   await until('one connection at the gateway', async () => (await atGateway('ws')) === 1);
 });
+
+for (const [count, rounds] of [[2, 10], [8, 3]]) {
+  test(`${count} tabs that begin at the very same moment share one connection, ${rounds} times`, async (t) => {
+    const { open } = await rig.shopper(t);
+    const tabs = [];
+    for (let i = 0; i < count; i++) tabs.push(await open());
+    const all = (act, ...args) => Promise.all(tabs.map((tab) => tab.evaluate(act, ...args)));
+    for (let round = 1; round <= rounds; round++) {
+      await all(() => stream.close());
+      const shop = new Shop(target);
+      await all(([customer, at]) => new Promise((resolve) => {
+        setTimeout(() => resolve(start(customer)), at - Date.now());
+      }), [shop.customer, Date.now() + 20 * count]);
+      const order = await shop.place();
+      await all((id) => new Promise((resolve) => {
+        stream.on('state', look);
+        function look() { if (stream.getState(id)) resolve(); }
+        look();
+      }), order);
+      for (const ids of await all(() => seen.ids)) assert.equal(new Set(ids).size, ids.length, `events twice: ${ids}`);
+      await until(`one leads, and the others follow, round ${round}`, async () => {
+        const transports = await all(() => stream.transport);
+        return transports.toSorted().join() === [...Array(count - 1).fill('shared'), 'ws'].join();
+      });
+      await until('one connection at the gateway', async () => (await atGateway('ws')) === 1);
+    }
+  });
+}
 
 test('tabs that show two orders share one connection, and see their own', async (t) => {
   const { shop, open } = await rig.shopper(t);
@@ -118,10 +145,11 @@ test('a connection that only looks open is found out when the page is looked at'
 
 test('a page is frozen, and thawed', async (t) => {
   const { context, shop, open } = await rig.shopper(t);
-  const page = await open();
-  await is(page, 'live');
-  const other = await open();
-  await is(other, 'live', 'shared');
+  const tabs = await Promise.all([open(), open()]);
+  for (const tab of tabs) await is(tab, 'live');
+  const leads = (tab) => tab.evaluate(() => stream.transport === 'ws');
+  await until('one leads', async () => (await leads(tabs[0])) !== (await leads(tabs[1])));
+  const [page, other] = (await leads(tabs[0])) ? tabs : tabs.toReversed();
   const cdp = await context.newCDPSession(page);
   const order = await shop.place();
   await page.waitForFunction((id) => stream.getState(id), order);

@@ -41,8 +41,10 @@ const recorder = `
 `;
 
 export class Proxy {
-  blocked = new Set(); // 'ws', 'sse', 'api'
+  blocked = new Set(); // 'ws', 'sse', 'api': what does not get through
+  busy = new Set(); // 'sse': what is answered 503
   page = ''; // the body of /printed
+  script = ''; // /printed.js
   refusal = 0; // what the shop's backend answers who asks for a token
   #target;
   #streams = new Map(); // socket → 'ws' or 'sse'
@@ -108,10 +110,12 @@ export class Proxy {
       return res.writeHead(200, { 'Content-Type': 'text/html', ...strict }).end(pages[pathname]);
     }
     if (pathname === '/printed') return res.writeHead(200, { 'Content-Type': 'text/html' }).end(page(this.page));
+    if (pathname === '/printed.js') return res.writeHead(200, { 'Content-Type': 'text/javascript' }).end(this.script);
     if (pathname === '/page.css') return res.writeHead(200, { 'Content-Type': 'text/css' }).end(css);
     if (pathname === '/token' && this.refusal) return res.writeHead(this.refusal).end();
     if (pathname === '/recorder.js') return res.writeHead(200, { 'Content-Type': 'text/javascript' }).end(recorder);
     const sse = pathname.startsWith('/sse/');
+    if (sse && this.busy.has('sse')) return res.writeHead(503).end();
     if (this.blocked.has(sse ? 'sse' : pathname.startsWith('/api/') ? 'api' : '')) return res.destroy();
     if (pathname === '/mint' || pathname === '/token') return this.#mint(req, res);
     const headers = this.#headers(req.headers);

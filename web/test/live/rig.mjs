@@ -32,6 +32,7 @@ export class Rig {
     context.on('weberror', (err) => problems.push(String(err.error())));
     t.after(async () => {
       this.proxy.blocked.clear();
+      this.proxy.busy.clear();
       await context.close();
       assert.deepEqual(problems, [], 'errors of the pages');
     });
