@@ -188,6 +188,9 @@ func (s *session) serveClock(live bool, now time.Time) (beat bool, err error) {
 		if live && !s.mayBlock {
 			return false, errWouldBlock
 		}
+		if err := s.flush(); err != nil { // asking takes as long as the log does
+			return false, err
+		}
 		s.ask()
 	}
 	if due(s.noticeAt, now) {

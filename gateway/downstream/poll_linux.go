@@ -55,10 +55,14 @@ func newPoller(around func(func())) (*poller, error) {
 		return nil, fmt.Errorf("downstream: epoll: %w", err)
 	}
 	p.tryWait = func(epoll uintptr) bool {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll,
-			uintptr(unsafe.Pointer(&p.events)), pollBatch, 0, 0, 0) // it does not wait, so the runtime need not know
-		p.ready, p.waitErr = int(n), errno
-		return n != 0 && errno != syscall.EINTR
+		for { // an interrupted one must not wait for a wake-up that has been
+			n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll,
+				uintptr(unsafe.Pointer(&p.events)), pollBatch, 0, 0, 0) // the runtime need not know: it does not wait
+			p.ready, p.waitErr = int(n), errno
+			if errno != syscall.EINTR {
+				return n != 0
+			}
+		}
 	}
 	p.readable = p.readAll
 	go p.run(around)

@@ -156,10 +156,46 @@ func TestPollerRefusesWhoIsClosed(t *testing.T) {
 	}
 }
 
+// A connection may be closed more than once, and its descriptor be another's by
+// then.
+func TestClosingAgainForgetsNobodyElse(t *testing.T) {
+	r := newPollRig(t)
+	for range 100 {
+		_, first := r.pair()
+		r.watch(first)
+		client, err := net.Dial("tcp", r.in.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = client.Close() }()
+		fd := first.conn.fd
+		_ = first.conn.Close()
+		conn, err := r.in.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		second := &heardConn{conn: conn.(*clientConn)}
+		r.watch(second)
+		if second.conn.fd != fd {
+			continue // somebody else was faster
+		}
+		_ = first.conn.Close()
+		if _, err := client.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the second connection on the descriptor is told its byte", func() bool { got, _ := second.heard(); return got == "x" })
+		return
+	}
+	t.Fatal("no descriptor was used again in 100 tries")
+}
+
 // Descriptors are used again at once. However connections come and go, each is
 // told its own bytes, and that its client has left once at most.
 func TestPollerConcurrentUse(t *testing.T) {
 	r := newPollRig(t)
+	stays, staying := r.pair()
+	r.watch(staying)
 	var accepting, clients sync.WaitGroup
 	var serving sync.Mutex // of the list below
 	var all []*heardConn
@@ -218,6 +254,10 @@ func TestPollerConcurrentUse(t *testing.T) {
 		}
 		return true
 	})
+	if _, err := stays.Write([]byte("still here")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "who stayed all the while is told", func() bool { got, _ := staying.heard(); return got == "still here" })
 	_ = r.in.Close()
 	accepting.Wait()
 	for _, h := range all {

@@ -13,10 +13,10 @@ import (
 const (
 	expiryNotice = 60 * time.Second // before the session ends the client is told
 	logRetry     = time.Second      // between two tries to reach the log
-	// pingClient is between two pings, at least: less than a heartbeat, so that every
-	// one asks, and three fit into silence. Others than pepay.v1 clients get one with
-	// every heartbeat, for they hear nothing else.
-	pingClient = 14 * time.Second
+	// pingClient is between two pings, at least: every other heartbeat asks, which
+	// is twice within silence. Others than pepay.v1 clients are asked with every
+	// heartbeat, for they hear nothing else.
+	pingClient = 20 * time.Second
 	// joinedBytes is when frames that wait for one connection are written at the
 	// latest; few writes are larger.
 	joinedBytes = 32 << 10
@@ -72,7 +72,7 @@ type session struct {
 	cancel  context.CancelCauseFunc
 	started time.Time
 	busy    atomic.Int64 // unix nanoseconds since when it is at one thing; 0 while it waits for the next
-	heard   atomic.Int64 // unix nanoseconds when the client last gave a sign of life; 0 where it need not
+	heard   atomic.Int64 // nanoseconds after started when the client last gave a sign of life; 0 where it need not
 	expires atomic.Int64 // unix nanoseconds when the session ends
 
 	// For the session's goroutine only.
@@ -179,10 +179,10 @@ func (s *session) due(now time.Time) {
 		return
 	}
 	heard := s.heard.Load()
-	switch at := now.UnixNano(); {
-	case at >= s.expires.Load():
+	switch {
+	case now.UnixNano() >= s.expires.Load():
 		s.end(ended(errSessionEnded))
-	case heard != 0 && at-heard >= int64(silence):
+	case heard != 0 && now.Sub(s.started)-time.Duration(heard) >= silence:
 		s.end(errSilent)
 	default:
 		s.wake()
@@ -191,6 +191,10 @@ func (s *session) due(now time.Time) {
 		s.setClock(now.Add(lookAgain))
 	}
 }
+
+// alive notes a sign of life. The wall clock, which may be set, would make a whole
+// node's clients silent at once. Safe for concurrent use.
+func (s *session) alive() { s.heard.Store(max(1, int64(time.Since(s.started)))) }
 
 // setClock has the wheel call due at t, or earlier if that is set.
 func (s *session) setClock(t time.Time) {
@@ -216,7 +220,7 @@ func (s *session) nextDue() time.Time {
 		}
 	}
 	if heard := s.heard.Load(); heard != 0 {
-		wait = min(wait, time.Unix(0, heard).Add(silence).Sub(now))
+		wait = min(wait, s.started.Add(time.Duration(heard)+silence).Sub(now))
 	}
 	return now.Add(wait)
 }

@@ -24,6 +24,16 @@ type plainLog struct {
 	mu       sync.Mutex // guards the fields below
 	entries  []gateway.Entry
 	announce func(gateway.Announcement)
+	asked    func() // may be nil
+}
+
+func (l *plainLog) Ask(context.Context, gateway.Ask) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.asked != nil {
+		l.asked()
+	}
+	return nil
 }
 
 func (l *plainLog) Read(_ context.Context, from gateway.ReadFrom, count int) (gateway.Page, error) {
@@ -128,7 +138,7 @@ func TestSilentClientIsAskedThenLeft(t *testing.T) {
 	for name, tt := range map[string]struct {
 		controls bool
 		within   time.Duration // between two pings
-	}{"ours": {true, 15 * time.Second}, "Pepay's": {false, 25 * time.Second}} {
+	}{"ours": {true, 30 * time.Second}, "Pepay's": {false, 25 * time.Second}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v := newStill(t)
@@ -171,12 +181,17 @@ func TestSilentClientIsAskedThenLeft(t *testing.T) {
 	}
 }
 
-// A heartbeat that is a little early asks all the same: the next is far away.
-func TestEveryHeartbeatAsks(t *testing.T) {
+// Every other heartbeat asks, also one that is a little early: the next is far
+// away.
+func TestEveryOtherHeartbeatAsks(t *testing.T) {
 	to := &pingSink{}
 	s := &session{admission: &admission{}, sink: to, server: &Server{cfg: Config{Heartbeat: 15 * time.Second}}}
 	s.controls = true
-	s.pinged = time.Now().Add(-s.server.cfg.Heartbeat + 2*beatTick)
+	s.pinged = time.Now().Add(-s.server.cfg.Heartbeat)
+	if err := s.heartbeat(false); err != nil || to.pings != 0 {
+		t.Errorf("%d pings and %v by the heartbeat after one that asked, want none", to.pings, err)
+	}
+	s.pinged = time.Now().Add(-2*s.server.cfg.Heartbeat + 2*beatTick)
 	if err := s.heartbeat(false); err != nil || to.pings != 1 {
 		t.Errorf("%d pings and %v by a heartbeat that is early by two ticks, want 1", to.pings, err)
 	}
@@ -248,10 +263,30 @@ func TestSessionEndsInTheMidstOfWrites(t *testing.T) {
 // The wheel turns by the monotonic clock: what is due by the wall clock must
 // not be missed when somebody sets that back.
 func TestDueTimesAreMonotonic(t *testing.T) {
-	s := &session{}
-	s.expires.Store(time.Now().Add(time.Minute).UnixNano())
-	s.heard.Store(time.Now().UnixNano())
+	s := &session{started: time.Now()}
+	s.expires.Store(time.Now().Add(time.Second).UnixNano())
 	if due := s.nextDue(); due == due.Round(0) {
 		t.Errorf("nextDue() = %v, want it with a monotonic reading", due)
+	}
+	if s.alive(); time.Duration(s.heard.Load()) > silence {
+		t.Errorf("heard at %v, want the time since the stream began: if clocks are set forward nobody is silent", time.Duration(s.heard.Load()))
+	}
+}
+
+// To ask for a look-up takes as long as the log does: what is ready to be sent
+// must not wait for it.
+func TestEventsDoNotWaitForALookUp(t *testing.T) {
+	v := startStill(t)
+	to, before := &flushCounter{}, -1
+	v.log.asked = func() { before = to.flushes }
+	s := &session{
+		admission: &admission{}, sink: to, server: v.server, ctx: t.Context(), mayBlock: true,
+		asks: map[gateway.Ask]struct{}{{Order: "order_1"}: {}}, askAt: time.Now(),
+	}
+	if _, err := s.serveClock(true, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if before != 1 {
+		t.Errorf("%d flushes before the look-up was asked for, want 1", before)
 	}
 }

@@ -162,7 +162,7 @@ type wsSink struct {
 }
 
 func (w *wsSink) start(s *session) error {
-	s.heard.Store(time.Now().UnixNano())
+	s.alive()
 	if ahead := w.ahead; ahead != nil {
 		w.ahead = nil
 		w.receive(ahead)
@@ -378,7 +378,7 @@ func (w *wsSink) count() bool {
 		w.sess.end(ended(errTooManyMessages))
 		return false
 	}
-	w.sess.heard.Store(time.Now().UnixNano())
+	w.sess.alive()
 	return true
 }
 
