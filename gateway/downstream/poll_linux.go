@@ -57,8 +57,9 @@ func newPoller(around func(func())) (*poller, error) {
 	p.tryWait = func(epoll uintptr) bool {
 		for { // an interrupted one must not wait for a wake-up that has been
 			n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll,
-				uintptr(unsafe.Pointer(&p.events)), pollBatch, 0, 0, 0) // it does not wait, so the runtime need not know
-			if p.ready, p.waitErr = int(n), errno; errno != syscall.EINTR {
+				uintptr(unsafe.Pointer(&p.events)), pollBatch, 0, 0, 0) // the runtime need not know: it does not wait
+			p.ready, p.waitErr = int(n), errno
+			if errno != syscall.EINTR {
 				return n != 0
 			}
 		}

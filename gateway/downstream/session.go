@@ -13,10 +13,10 @@ import (
 const (
 	expiryNotice = 60 * time.Second // before the session ends the client is told
 	logRetry     = time.Second      // between two tries to reach the log
-	// pingClient is between two pings, at least: less than a heartbeat, so that every
-	// one asks, and three fit into silence. Others than pepay.v1 clients get one with
-	// every heartbeat, for they hear nothing else.
-	pingClient = 14 * time.Second
+	// pingClient is between two pings, at least: every other heartbeat asks, which
+	// is twice within silence. Others than pepay.v1 clients are asked with every
+	// heartbeat, for they hear nothing else.
+	pingClient = 20 * time.Second
 	// joinedBytes is when frames that wait for one connection are written at the
 	// latest; few writes are larger.
 	joinedBytes = 32 << 10
