@@ -51,6 +51,13 @@ func (s *Subscriber) Queued() int {
 	return s.queue.n
 }
 
+// Waiting returns Queued and Detached.
+func (s *Subscriber) Waiting() (queued int, detached error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue.n, s.detached
+}
+
 // Detached says why the hub has taken the subscriber out: ErrSlow (call CatchUp)
 // or a *ResetError (start again from a snapshot). The owner first writes what
 // still waits. It is nil from when CatchUp has made the subscriber live.

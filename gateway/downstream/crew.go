@@ -29,7 +29,9 @@ type crew struct {
 	working int
 }
 
-func newCrew() *crew { return &crew{most: runtime.GOMAXPROCS(0)} }
+// newCrew returns a crew of half the processors: what the kernel does with what
+// is written takes the others.
+func newCrew() *crew { return &crew{most: max(1, runtime.GOMAXPROCS(0)/2)} }
 
 // add has s served soon. It does not block.
 func (c *crew) add(s *session) {

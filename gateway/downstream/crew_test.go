@@ -98,7 +98,7 @@ func TestCrewConcurrentUse(t *testing.T) {
 	if n := all.doubled.Load(); n != 0 {
 		t.Errorf("%d times two goroutines served one session, want never", n)
 	}
-	if got, want := all.most.Load(), int32(runtime.GOMAXPROCS(0)+1); got > want {
+	if got, want := all.most.Load(), int32(v.server.crew.most+1); got > want {
 		t.Errorf("%d served sessions at a time, want at most %d and the one that wakes them", got, want-1)
 	}
 	eventually(t, "the crew has gone home", func() bool {

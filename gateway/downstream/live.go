@@ -120,15 +120,12 @@ func (s *session) hang(bell chan struct{}) {
 // serveReady serves everything that has happened to the stream, and sends what
 // came of it. What happens meanwhile rings again.
 func (s *session) serveReady(live bool) error {
-	s.mu.Lock()
-	s.rung = false
-	s.mu.Unlock()
-	for more := true; more; {
+	for again := true; again; {
 		if s.ctx.Err() != nil {
 			return context.Cause(s.ctx)
 		}
 		var err error
-		if more, err = s.serveOnce(live); err != nil {
+		if again, err = s.serveOnce(live); err != nil {
 			return err
 		}
 	}
@@ -136,37 +133,42 @@ func (s *session) serveReady(live bool) error {
 }
 
 // serveOnce serves at most one thing of each kind, so that a busy stream does
-// not forget the others. It says whether there was any.
-func (s *session) serveOnce(live bool) (more bool, err error) {
+// not forget the others. It says whether some of it is left, or came of it.
+func (s *session) serveOnce(live bool) (again bool, err error) {
 	now := time.Now()
 	s.busy.Store(now.UnixNano())
+	s.mu.Lock()
+	s.rung = false
+	asked := len(s.requests) > 0
+	s.mu.Unlock()
 	if live {
-		if more, err = s.serveFrames(); err != nil {
-			return more, err
+		if again, err = s.serveFrames(); err != nil {
+			return again, err
 		}
 	}
-	if r, ok := s.request(); ok {
-		more = true
+	if r, ok := s.request(asked); ok {
+		again = true
 		if err := s.handle(r, live); err != nil {
-			return more, err
+			return again, err
 		}
 	}
 	if err := s.serveHealth(live); err != nil {
-		return more, err
+		return again, err
 	}
 	beat, err := s.serveClock(live, now)
-	return more || beat, err
+	return again || beat, err
 }
 
 // serveFrames writes what the hub has queued.
-func (s *session) serveFrames() (more bool, err error) {
-	if why := s.sub.Detached(); why != nil {
-		if !s.mayBlock {
-			return false, errWouldBlock
-		}
+func (s *session) serveFrames() (again bool, err error) {
+	queued, why := s.sub.Waiting()
+	switch {
+	case why == nil:
+		return s.replaying && queued > 0, s.writeLive(queued)
+	case s.mayBlock:
 		return true, s.reattach(why)
 	}
-	return s.writeLive()
+	return false, errWouldBlock
 }
 
 func (s *session) serveHealth(live bool) error {
@@ -208,30 +210,23 @@ func (s *session) serveClock(live bool, now time.Time) (beat bool, err error) {
 
 func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
-// writeLive writes what waits, at most a queue of it.
-func (s *session) writeLive() (some bool, err error) {
-	for range gateway.QueueFrames {
+// writeLive writes the frames that are queued.
+func (s *session) writeLive(queued int) error {
+	for range queued {
 		f := s.sub.Next()
-		if f == nil {
-			break
-		}
-		some = true
 		if f.HubAt != 0 && f.Event != nil {
 			if s.unsent++; s.unsent == 1 {
 				s.oldest = f.Event.Received
 			}
 		}
 		if err := s.write(f); err != nil {
-			return true, err
+			return err
 		}
 	}
-	if !some {
-		return false, nil
-	}
-	if s.replaying && s.sub.Queued() == 0 {
+	if s.replaying && queued > 0 && s.sub.Queued() == 0 {
 		s.sub.Tip() // the first found no room
 	}
-	return true, nil
+	return nil
 }
 
 // write writes what comes from the log.
@@ -249,8 +244,10 @@ func (s *session) writeEvent(f *gateway.Frame) error {
 	if err := s.wrote(s.sink.event(f, s.incomplete())); err != nil {
 		return err
 	}
-	if err := s.pingInTime(); err != nil {
-		return err
+	if s.mayBlock { // this may be a long replay
+		if err := s.pingInTime(); err != nil {
+			return err
+		}
 	}
 	s.frames++
 	s.server.counts.frames.Add(1)
@@ -413,6 +410,7 @@ func (s *session) handle(r request, live bool) error {
 		s.sessions = claims.SessionExpiresAt
 		s.expires.Store(s.sessions.UnixNano())
 		s.noticeAt = s.sessions.Add(-expiryNotice)
+		s.setClock(s.nextDue())
 	}
 	if !s.controls {
 		return nil

@@ -195,6 +195,7 @@ func (s *session) ask() {
 	_ = s.server.node.Ask(ctx, asks) // a hint; it is repeated
 	s.askAt = time.Now().Add(askAgain[min(s.asked, len(askAgain)-1)])
 	s.asked++
+	s.setClock(s.askAt)
 }
 
 func (s *session) incomplete() bool { return len(s.asks) > 0 }

@@ -151,8 +151,11 @@ func (s *session) post(r request) {
 	s.wake()
 }
 
-// request takes the oldest request that waits.
-func (s *session) request() (r request, ok bool) {
+// request takes the oldest request, if some wait.
+func (s *session) request(some bool) (r request, ok bool) {
+	if !some {
+		return request{}, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.requests) == 0 {
@@ -237,9 +240,13 @@ var (
 // park gives the session's goroutine up, which then must not touch it again. It
 // is false when something has happened meanwhile.
 func (s *session) park() bool {
-	s.setClock(s.nextDue())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.clockAt.IsZero() { // else it is told early enough: later times come of being told
+		s.mu.Unlock()
+		s.setClock(s.nextDue())
+		s.mu.Lock()
+	}
 	if s.parked = !s.rung; s.parked {
 		s.busy.Store(0)
 	}
