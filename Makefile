@@ -2,6 +2,7 @@
 # make test    installs what it lacks (apt), then runs every check and test
 # make chaos upgrade failover rolling fuzz   proofs that take longer: docs/testing.md
 # make mutants removes each rule of the protocol from a copy, and wants a test to notice (NAME=i08: those alone)
+# make figures    size of the browser client, and time from the start of dev to an order on the screen
 # make client     the browser client, after a change of its source
 # make screenshots   pictures of the pages and the element, into screenshots/
 # make bench   measures this build beside a bare server, and Nchan where it is installed
@@ -23,7 +24,7 @@ SOURCES = $(shell git ls-files '*.go')
 
 MUTANTS = $(GO) -C tools run ./mutants -root ..
 
-.PHONY: dev build client test lint setup chaos upgrade failover rolling fuzz mutants bench growth benchmarks screenshots
+.PHONY: dev build client test figures lint setup chaos upgrade failover rolling fuzz mutants bench growth benchmarks screenshots
 
 dev:
 	$(GO) run . dev
@@ -41,6 +42,12 @@ client:
 test: setup lint
 	$(GO) test -race -shuffle=on -parallel 8 -timeout 15m ./...
 	$(GO) -C tools test ./mutants
+	@$(MAKE) --no-print-directory figures
+
+# What a page loads, and how long it is from nothing to an order on the screen.
+figures: setup build
+	@$(GO) test -count=1 -v -run '^TestClientIsSmall$$' ./web | grep -oE '(pepay-gateway|element)\.m?js: .*'
+	@cd web && PROGRAM=$(CURDIR)/bin/pepay-gateway node --test test/live/start.test.mjs | grep -o 'first painted order.*'
 
 lint:
 	@unformatted="$$($(TOOL) gofumpt -l $(SOURCES))"; \
