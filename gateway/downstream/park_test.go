@@ -21,7 +21,7 @@ func serving() int {
 func TestIdleStreamHasNoGoroutineOfItsOwn(t *testing.T) {
 	for name, open := range transports {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, nil)
+			r := newRig(t, func(c *Config) { c.Heartbeat = 2 * wait }) // a beat would serve what has come, too
 			c := open(r, "snapshot=0&token="+r.token("alice"))
 			settled(c)
 			r.until("the session is parked", func() bool { return serving() == 0 })
