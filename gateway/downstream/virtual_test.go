@@ -279,10 +279,9 @@ func TestEventsDoNotWaitForALookUp(t *testing.T) {
 	v := startStill(t)
 	to, before := &flushCounter{}, -1
 	v.log.asked = func() { before = to.flushes }
-	s := &session{
-		admission: &admission{}, sink: to, server: v.server, ctx: t.Context(), mayBlock: true,
-		asks: map[gateway.Ask]struct{}{{Order: "order_1"}: {}}, askAt: time.Now(),
-	}
+	s := v.server.newSession(&admission{grant: grant{sessions: time.Now().Add(time.Hour)}}, to)
+	s.asks, s.askAt = map[gateway.Ask]struct{}{{Order: "order_1"}: {}}, time.Now()
+	s.mayBlock, s.over = true, true // it is not to be told of anything
 	if _, err := s.serveClock(true, time.Now()); err != nil {
 		t.Fatal(err)
 	}
