@@ -20,6 +20,9 @@ import (
 const (
 	dialTimeout    = 2 * time.Second
 	commandTimeout = 2 * time.Second
+	// maxIdle is how long a pooled connection is trusted: the library cannot look
+	// whether one of ours has been closed meanwhile, as by a Redis that restarted.
+	maxIdle = 5 * time.Second
 )
 
 // A target is a parsed redis.url.
@@ -124,6 +127,7 @@ func baseOptions() *redis.UniversalOptions {
 		DisableIdentity:          true,
 		MaintNotificationsConfig: maintOff(),
 		PipelinePoolSize:         -1,
+		ConnMaxIdleTime:          maxIdle,
 		PoolSize:                 16,
 	}
 }
