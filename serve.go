@@ -126,6 +126,8 @@ func newNode(cfg configs.Config, site http.Handler, log *slog.Logger) (*node, er
 	}
 	n.ingest = gateway.NewIngest(n.bus, n.source, gateway.IngestConfig{
 		Lease: cfg.Leader.Lease, Log: log, Elsewhere: func() bool { return n.cluster.OthersReachUpstream() },
+		OnLead:   func(leading bool) { n.node.Lead(leading) },
+		OnAppend: func(a gateway.Announcement) { n.node.Take(a) },
 	})
 	n.node = gateway.NewNode(n.bus, gateway.NodeConfig{Log: log, OnAsk: n.ingest.Ask, OnNudge: n.ingest.Nudge})
 

@@ -29,6 +29,11 @@ type IngestConfig struct {
 	// Elsewhere says whether another node reaches the upstream, which this one,
 	// leading, does not. It must not block. Nil: none does.
 	Elsewhere func() bool
+	// OnLead is told when a term of this node begins, and when it has ended.
+	// OnAppend is told, in order, what was appended, just as other nodes are by
+	// the log's channel. Neither must block. Nil: nobody is told.
+	OnLead   func(leading bool)
+	OnAppend func(Announcement)
 }
 
 // Ingest is upstream → log: it campaigns for the lease, and while this node
@@ -54,6 +59,12 @@ type Ingest struct {
 func NewIngest(log Log, src Source, cfg IngestConfig) *Ingest {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.OnLead == nil {
+		cfg.OnLead = func(bool) {}
+	}
+	if cfg.OnAppend == nil {
+		cfg.OnAppend = func(Announcement) {}
 	}
 	return &Ingest{
 		cfg: cfg, log: log, src: src, out: cfg.Log.With("component", "ingest"),
@@ -180,7 +191,7 @@ func newEpoch() Epoch {
 // all end together, and why is returned.
 func (in *Ingest) lead(ctx context.Context, t Term, asked time.Time) error {
 	tm := &term{
-		Term: t, in: in, queue: newQueue(), links: newLinks(), beat: make(chan struct{}, 1), acked: t.Seq,
+		Term: t, in: in, queue: newQueue(), links: newLinks(), beat: make(chan struct{}, 1), turn: make(chan struct{}, 1), acked: t.Seq,
 		health: Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
 	}
 	in.setLeading(tm)
@@ -217,6 +228,7 @@ func (in *Ingest) lead(ctx context.Context, t Term, asked time.Time) error {
 }
 
 func (in *Ingest) setLeading(t *term) {
+	in.cfg.OnLead(t != nil)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.leading = t

@@ -12,7 +12,7 @@ const maxLinks = 50_000
 
 // links is what the leader knows of orders and invoices: the log's own record,
 // read once per order and term, and kept current because nobody else writes.
-// Touched by the appending goroutine only.
+// Touched by who holds the term's turn only.
 type links struct {
 	orders   map[string]*OrderLink
 	invoices map[string]*InvoiceLink
@@ -31,8 +31,7 @@ type outcome struct {
 	conflicts int
 }
 
-// load reads the links of everything in batch that is not known yet. It tries
-// until it succeeds or ctx ends.
+// load reads the links of everything in batch that is not known yet.
 func (l *links) load(ctx context.Context, log Log, batch []work) error {
 	if len(l.orders)+len(l.invoices) > maxLinks {
 		clear(l.orders)
@@ -48,12 +47,8 @@ func (l *links) load(ctx context.Context, log Log, batch []work) error {
 		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
 		ol, il, err := log.Links(cctx, orders, invoices)
 		cancel()
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		if err != nil {
-			sleep(ctx, jitter(retryMin))
-			continue
+			return err
 		}
 		for i, id := range orders {
 			l.orders[id] = &ol[i]

@@ -24,7 +24,7 @@ type Log interface {
 	Release(ctx context.Context, t Term) error
 	// Append writes records in order, each at most once, together with the
 	// cursor, and announces them. acked is the highest seq this term saw
-	// acknowledged. ErrFenced, ErrRewound and ErrHistoryLost end the term;
+	// acknowledged. The events are not copied. ErrFenced, ErrRewound and ErrHistoryLost end the term;
 	// nothing was written then.
 	Append(ctx context.Context, t Term, acked uint64, records []Record, c UpstreamCursor) (Appended, error)
 	// Links returns what the log knows of orders and invoices, in the order asked.
@@ -51,9 +51,11 @@ type Log interface {
 	// Ask asks whoever leads to look an order or a customer up. It is a hint and
 	// may get lost.
 	Ask(ctx context.Context, a Ask) error
-	// Tail hands every announcement to f until ctx ends. Announcements may be
-	// lost, doubled and late; after every reconnect f gets a Nudge. f must not block.
-	Tail(ctx context.Context, f func(Announcement)) error
+	// Tail hands every announcement to f until ctx ends: with leading, those for
+	// the leader, which knows what it appends, namely Asks and rings; else all
+	// others. Announcements may be lost, doubled and late; after every reconnect f
+	// gets a Nudge. f must not block.
+	Tail(ctx context.Context, leading bool, f func(Announcement)) error
 	// Beat stores what this node says of itself and returns what all live nodes
 	// said last, by node name.
 	Beat(ctx context.Context, node string, report []byte) (map[string][]byte, error)
@@ -124,7 +126,7 @@ type Appended struct {
 	Seq        uint64 // the log's tip
 	Added      int
 	Duplicates int
-	Conflicts  int // events that named another customer than their order's first
+	Entries    []Entry // the Added ones, as announced; none when they cannot be told
 }
 
 // An OrderLink is what the log knows of an order.

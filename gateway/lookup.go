@@ -345,4 +345,5 @@ func (t *term) hand(ctx context.Context, l *lookup) {
 		last.found = l.found[n-1:]
 	}
 	_ = t.queue.put(ctx, work{looked: &last}, false)
+	signal(t.queue.fed)
 }

@@ -310,7 +310,7 @@ func (c *memClient) push(a Announcement, d time.Duration) {
 	signal(c.fed)
 }
 
-func (c *memClient) Tail(ctx context.Context, f func(Announcement)) error {
+func (c *memClient) Tail(ctx context.Context, leading bool, f func(Announcement)) error {
 	c.log.mu.Lock()
 	c.calls["tail"]++
 	c.log.mu.Unlock()
@@ -321,7 +321,9 @@ func (c *memClient) Tail(ctx context.Context, f func(Announcement)) error {
 		c.waiting = nil
 		c.log.mu.Unlock()
 		for _, a := range all {
-			f(a)
+			if !leading || len(a.Entries) == 0 && !a.Nudge {
+				f(a)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -464,6 +466,7 @@ func (l *memLog) appendLocked(t Term, acked uint64, records []Record, cur Upstre
 		l.nameLocked(e)
 	}
 	l.publishLocked(Announcement{Epoch: t.Epoch, From: from, Entries: added})
+	out.Entries = added
 	return out, nil
 }
 

@@ -92,15 +92,26 @@ func (n *Node) announced(a Announcement) {
 			n.cfg.OnAsk(a.Ask)
 		}
 	default:
-		n.deliver(func() {
-			if !n.hub.take(a) {
-				n.kick() // a gap, a fork, or early: the log decides
-				return
-			}
-			n.observe(a.Entries)
-		})
+		n.Take(a)
 	}
 }
+
+// Take hands out what was appended by this node, or announced by another. It
+// never blocks. What does not follow what was handed out before is read from the
+// log instead.
+func (n *Node) Take(a Announcement) {
+	n.deliver(func() {
+		if !n.hub.take(a) {
+			n.kick() // a gap, a fork, or early: the log decides
+			return
+		}
+		n.observe(a.Entries)
+	})
+}
+
+// Lead says whether this node leads: then it takes what it appends itself, and
+// follows what is meant for the leader. It never blocks.
+func (n *Node) Lead(leading bool) { n.tail.lead(leading) }
 
 // deliver runs hand, which hands frames out, within what OnDeliver has set.
 func (n *Node) deliver(hand func()) {

@@ -25,12 +25,12 @@ type work struct {
 
 func (w *work) size() int { return len(w.arrival.Event.Data) + 256 }
 
-// A queue is the bounded way from the source to the appending goroutine.
+// A queue is the bounded way from the source into the log.
 type queue struct {
 	mu    sync.Mutex
 	items []work
 	bytes int
-	fed   chan struct{} // cap 1: there is something
+	fed   chan struct{} // cap 1: there is something for the appending goroutine
 	drawn chan struct{} // cap 1: there is room
 }
 
@@ -39,7 +39,8 @@ func newQueue() *queue {
 }
 
 // put appends w, waiting while the queue is full. One goroutine puts bulk; marks
-// and look-ups are few and go in at once (force).
+// and look-ups are few and go in at once (force). Whoever puts sees to it that
+// somebody takes.
 func (q *queue) put(ctx context.Context, w work, force bool) error {
 	for {
 		q.mu.Lock()
@@ -47,10 +48,10 @@ func (q *queue) put(ctx context.Context, w work, force bool) error {
 			q.items = append(q.items, w)
 			q.bytes += w.size()
 			q.mu.Unlock()
-			signal(q.fed)
 			return nil
 		}
 		q.mu.Unlock()
+		signal(q.fed)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -59,21 +60,8 @@ func (q *queue) put(ctx context.Context, w work, force bool) error {
 	}
 }
 
-// take returns what arrived meanwhile, at most one batch, waiting for the first.
-func (q *queue) take(ctx context.Context) ([]work, error) {
-	for {
-		if batch := q.takeNow(); len(batch) > 0 {
-			return batch, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-q.fed:
-		}
-	}
-}
-
-func (q *queue) takeNow() []work {
+// take returns what arrived meanwhile, at most one batch.
+func (q *queue) take() []work {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bytes := 0, 0
@@ -84,8 +72,6 @@ func (q *queue) takeNow() []work {
 	batch := q.items[:n:n]
 	if q.items = q.items[n:]; len(q.items) == 0 {
 		q.items = nil // let the array go
-	} else {
-		signal(q.fed)
 	}
 	q.bytes -= bytes
 	signal(q.drawn)

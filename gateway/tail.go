@@ -21,7 +21,10 @@ const (
 	ringPause = 3 * time.Second
 )
 
-var errDeadTail = errors.New("gateway: the channel is silent while the leader rings")
+var (
+	errDeadTail  = errors.New("gateway: the channel is silent while the leader rings")
+	errOtherTail = errors.New("gateway: this node leads now, or does not any more")
+)
 
 // A tail tells a dead subscription from a quiet shop. Safe for concurrent use.
 type tail struct {
@@ -34,6 +37,7 @@ type tail struct {
 	patience time.Duration
 	giveUp   context.CancelCauseFunc // ends the present subscription
 	dead     int64                   // subscriptions given up
+	leading  bool                    // what the next subscription is to be
 }
 
 // heard notes that the channel brought something.
@@ -71,14 +75,29 @@ func (t *tail) silenceLocked() time.Duration {
 	return t.rungAt.Sub(t.unheard)
 }
 
-// begin notes a new subscription.
-func (t *tail) begin(giveUp context.CancelCauseFunc) {
+// lead has the present subscription replaced by a leader's, or by a follower's.
+func (t *tail) lead(leading bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if leading == t.leading {
+		return
+	}
+	t.leading, t.fruitful = leading, true // it is not to blame
+	if t.giveUp != nil {
+		t.giveUp(errOtherTail)
+		t.giveUp = nil
+	}
+}
+
+// begin notes a new subscription, and says whether it is a leader's.
+func (t *tail) begin(giveUp context.CancelCauseFunc) (leading bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.fruitful {
 		t.patience = min(max(2*t.patience, tailPatience), maxTailPatience)
 	}
 	t.since, t.fruitful, t.giveUp = time.Now(), false, giveUp
+	return t.leading
 }
 
 func (t *tail) stats() (silence time.Duration, dead int64) {
@@ -88,17 +107,22 @@ func (t *tail) stats() (silence time.Duration, dead int64) {
 }
 
 // tailLoop follows the log's channel until ctx ends, afresh whenever the
-// subscription is found dead.
+// subscription is found dead or another is called for.
 func (n *Node) tailLoop(ctx context.Context) error {
 	for {
 		subscribed, giveUp := context.WithCancelCause(ctx)
-		n.tail.begin(giveUp)
-		err := n.log.Tail(subscribed, n.announced)
+		leading := n.tail.begin(giveUp)
+		err := n.log.Tail(subscribed, leading, n.announced)
 		why := context.Cause(subscribed)
 		giveUp(nil)
-		if ctx.Err() != nil || !errors.Is(why, errDeadTail) {
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(why, errOtherTail):
+		case errors.Is(why, errDeadTail):
+			n.out.Warn("subscribing afresh", "reason", why)
+		default:
 			return err
 		}
-		n.out.Warn("subscribing afresh", "reason", why)
 	}
 }

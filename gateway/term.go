@@ -15,7 +15,10 @@ type term struct {
 	queue *queue
 	links *links
 	beat  chan struct{} // cap 1: renew now, the health changed
-	acked uint64        // touched by the appending goroutine only
+
+	turn   chan struct{} // cap 1: held by who appends, and with it links and the fields below
+	flight *flight       // nil when all that was taken is appended
+	acked  uint64
 
 	elsewhere time.Time // since when others alone reach the upstream; touched by the renewing goroutine only
 
@@ -29,7 +32,7 @@ type term struct {
 // flush waits until the queue is appended, for a bounded time.
 func (t *term) flush(ctx context.Context) {
 	done := make(chan struct{})
-	_ = t.queue.put(ctx, work{looked: &lookup{flushed: done}}, true)
+	t.force(work{looked: &lookup{flushed: done}})
 	timer := time.NewTimer(flushTimeout)
 	defer timer.Stop()
 	select {
@@ -93,7 +96,7 @@ func (t *term) Confirm(ctx context.Context) error {
 }
 
 // Put implements SourceSink.
-func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
+func (t *term) Put(ctx context.Context, more bool, arrivals ...Arrival) error {
 	for i := range arrivals {
 		ev := &arrivals[i].Event
 		if ms := int64(ev.Version.Millis); ms > 0 {
@@ -103,7 +106,18 @@ func (t *term) Put(ctx context.Context, arrivals ...Arrival) error {
 			return err
 		}
 	}
+	if more {
+		signal(t.queue.fed)
+	} else {
+		t.appendHere(ctx)
+	}
 	return nil
+}
+
+// force queues w, however full the queue is.
+func (t *term) force(w work) {
+	_ = t.queue.put(context.Background(), w, true) // fails only where it waits
+	signal(t.queue.fed)
 }
 
 // Report implements SourceSink. Live holds once everything before it is appended.
@@ -119,7 +133,7 @@ func (t *term) Report(h Health) {
 		t.in.setStoodAside(time.Time{})
 	}
 	if h.State == Live {
-		_ = t.queue.put(context.Background(), work{health: &h}, true)
+		t.force(work{health: &h})
 		return
 	}
 	t.setHealth(&h)
@@ -162,73 +176,125 @@ func (t *term) currentHealth() Health {
 	return t.health
 }
 
-// appendLoop writes what is queued, one batch in flight: with two, a failed one
-// would be skipped.
+// appendLoop appends what nobody else does.
 func (t *term) appendLoop(ctx context.Context) error {
 	for {
-		batch, err := t.queue.take(ctx)
-		if err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-t.queue.fed:
 		}
-		if err := t.appendBatch(ctx, batch); err != nil {
-			return err
+		for wait := retryMin; ; wait = min(2*wait, retryMax) {
+			select {
+			case t.turn <- struct{}{}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			err := t.appendQueued(ctx)
+			<-t.turn
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if errors.Is(err, ErrFenced) || errors.Is(err, ErrRewound) || errors.Is(err, ErrHistoryLost) {
+				return err
+			}
+			t.in.out.Debug("append", "err", err)
+			sleep(ctx, jitter(wait))
 		}
 	}
 }
 
-func (t *term) appendBatch(ctx context.Context, batch []work) error {
-	if err := t.links.load(ctx, t.in.log, batch); err != nil {
-		return err
+// appendHere appends what is queued on the caller's goroutine, which saves waking
+// another for it. What does not succeed at once is left to appendLoop.
+func (t *term) appendHere(ctx context.Context) {
+	select {
+	case t.turn <- struct{}{}:
+	default:
+		signal(t.queue.fed) // whoever is at it may have looked before
+		return
 	}
-	var out outcome
-	for i := range batch {
-		t.links.fill(&batch[i], t.Epoch, &out)
+	err := t.appendQueued(ctx)
+	<-t.turn
+	if err != nil {
+		signal(t.queue.fed)
 	}
-	if len(out.records) > 0 || !out.cursor.IsZero() {
-		r, err := t.send(ctx, out.records, out.cursor)
-		if err != nil {
+}
+
+// appendQueued writes what is queued, one batch in flight: with two, a failed one
+// would be skipped. After an error the batch waits for the next call.
+func (t *term) appendQueued(ctx context.Context) error {
+	for {
+		if t.flight == nil {
+			batch := t.queue.take()
+			if len(batch) == 0 {
+				return nil
+			}
+			t.flight = &flight{batch: batch, began: time.Now()}
+		}
+		if err := t.appendFlight(ctx, t.flight); err != nil {
+			if time.Since(t.flight.began) >= staleAfter {
+				t.setFailing(t.flight.began)
+			}
 			return err
 		}
-		t.acked = r.Seq
-		t.in.appended.Add(int64(r.Added))
-		t.in.duplicates.Add(int64(r.Duplicates))
-		t.account(&out)
+		t.flight = nil
+		t.setFailing(time.Time{})
 	}
-	for i := range batch {
-		if h := batch[i].health; h != nil {
+}
+
+// A flight is a batch on its way into the log. Its outcome is not known until an
+// append succeeds, and until then the same bytes go again: any other cut could
+// name two events alike.
+type flight struct {
+	batch  []work
+	began  time.Time
+	filled bool // out is what the batch becomes
+	out    outcome
+}
+
+func (t *term) appendFlight(ctx context.Context, f *flight) error {
+	if !f.filled {
+		if err := t.links.load(ctx, t.in.log, f.batch); err != nil {
+			return err
+		}
+		for i := range f.batch {
+			t.links.fill(&f.batch[i], t.Epoch, &f.out)
+		}
+		f.filled = true
+	}
+	if len(f.out.records) > 0 || !f.out.cursor.IsZero() {
+		if err := t.send(ctx, f); err != nil {
+			return err
+		}
+	}
+	for i := range f.batch {
+		if h := f.batch[i].health; h != nil {
 			t.setHealth(h)
 		}
-		if l := batch[i].looked; l != nil && l.flushed != nil {
+		if l := f.batch[i].looked; l != nil && l.flushed != nil {
 			close(l.flushed)
 		}
 	}
 	return nil
 }
 
-// send appends until the outcome is known. After an error it is not, and the
-// same bytes go again: any other cut could name two events alike.
-func (t *term) send(ctx context.Context, records []Record, c UpstreamCursor) (Appended, error) {
-	began, wait := time.Now(), retryMin
-	defer t.setFailing(time.Time{})
-	for {
-		cctx, cancel := context.WithTimeout(ctx, commandTimeout)
-		r, err := t.in.log.Append(cctx, t.Term, t.acked, records, c)
-		cancel()
-		switch {
-		case err == nil:
-			return r, nil
-		case ctx.Err() != nil:
-			return r, context.Cause(ctx)
-		case errors.Is(err, ErrFenced), errors.Is(err, ErrRewound), errors.Is(err, ErrHistoryLost):
-			return r, err
-		}
-		t.in.out.Debug("append", "err", err)
-		if time.Since(began) >= staleAfter {
-			t.setFailing(began)
-		}
-		sleep(ctx, jitter(wait))
-		wait = min(2*wait, retryMax)
+// send appends f and hands it out.
+func (t *term) send(ctx context.Context, f *flight) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	r, err := t.in.log.Append(ctx, t.Term, t.acked, f.out.records, f.out.cursor)
+	if err != nil {
+		return err
 	}
+	t.acked = r.Seq
+	t.in.appended.Add(int64(r.Added))
+	t.in.duplicates.Add(int64(r.Duplicates))
+	t.account(&f.out)
+	t.in.cfg.OnAppend(Announcement{Epoch: t.Epoch, From: r.Seq - uint64(len(r.Entries)), Entries: r.Entries})
+	return nil
 }
 
 // account counts what was appended and has the unrouted looked up.

@@ -121,7 +121,7 @@ func (u *upstream) Run(ctx context.Context, from UpstreamCursor, sink SourceSink
 			ev := next[i]
 			ev.Received = time.Now().UnixMilli()
 			a := Arrival{Event: ev, Cursor: UpstreamCursor{ID: ev.ID, Created: int64(ev.Version.Millis / 1000)}}
-			if err := sink.Put(ctx, a); err != nil {
+			if err := sink.Put(ctx, i%3 == 0, a); err != nil {
 				return err
 			}
 		}
@@ -207,7 +207,7 @@ func startMemberWith(t *testing.T, l *memLog, src Source, cfg IngestConfig, faul
 	m.stop = stop
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		_ = m.c.Tail(ctx, func(a Announcement) {
+		_ = m.c.Tail(ctx, false, func(a Announcement) {
 			switch {
 			case a.Nudge:
 				m.in.Nudge()

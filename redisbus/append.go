@@ -24,7 +24,30 @@ func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records 
 	if _, err := status("append", r); err != nil {
 		return gateway.Appended{}, err
 	}
-	return gateway.Appended{Seq: uint64(number(r, 1)), Added: int(number(r, 2)), Duplicates: int(number(r, 3))}, nil
+	out := gateway.Appended{Seq: uint64(number(r, 1)), Added: int(number(r, 2)), Duplicates: int(number(r, 3))}
+	out.Entries = b.appended(t, out, records, text(r, 4))
+	return out, nil
+}
+
+// appended returns what was written. announced says so where it is not just
+// records; it is "" where it is.
+func (b *Bus) appended(t gateway.Term, out gateway.Appended, records []gateway.Record, announced string) []gateway.Entry {
+	if announced != "" {
+		a, err := parseAnnouncement(announced)
+		if err != nil {
+			b.garbage.Add(1)
+		}
+		return a.Entries
+	}
+	if out.Added != len(records) {
+		return nil
+	}
+	entries := make([]gateway.Entry, len(records))
+	for i := range records {
+		seq := out.Seq - uint64(len(records)-1-i)
+		entries[i] = gateway.Entry{Seq: seq, Epoch: t.Epoch, Event: records[i].Event, Join: records[i].Join}
+	}
+	return entries
 }
 
 func appendRecord(args []any, r *gateway.Record) []any {

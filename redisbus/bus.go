@@ -43,7 +43,8 @@ type Bus struct {
 	client  redis.UniversalClient
 	keys    []string // in the order of scripts/prelude.lua
 	nodes   string
-	channel string
+	channel string // of what everybody follows
+	leader  string // of what the leader follows instead
 	sharded bool
 	cfg     Config
 	log     *slog.Logger
@@ -87,7 +88,7 @@ func newBus(client redis.UniversalClient, sharded bool, cfg Config) *Bus {
 	prefix := "{rt:" + cfg.Stream + "}:"
 	b := &Bus{
 		client: client, sharded: sharded, cfg: cfg, log: cfg.Log.With("component", "redisbus"),
-		nodes: prefix + "nodes", channel: prefix + "events",
+		nodes: prefix + "nodes", channel: prefix + "events", leader: prefix + "leader",
 	}
 	for _, name := range []string{"meta", "lease", "log", "seen", "fork", "state", "state_at", "join"} {
 		b.keys = append(b.keys, prefix+name)

@@ -49,7 +49,7 @@ func (b *Bus) Acquire(ctx context.Context, req gateway.AcquireRequest) (gateway.
 
 // Renew implements gateway.Log.
 func (b *Bus) Renew(ctx context.Context, t gateway.Term, ttl time.Duration, h gateway.Health) error {
-	r, err := b.run(ctx, scriptRenew, t.Fence, ttl.Milliseconds(), packHealth(h), b.publishCommand(), b.channel)
+	r, err := b.run(ctx, scriptRenew, t.Fence, ttl.Milliseconds(), packHealth(h), b.publishCommand(), b.channel, b.leader)
 	if err != nil {
 		return err
 	}

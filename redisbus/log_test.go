@@ -582,7 +582,7 @@ func tail(t *testing.T, b *Bus, got chan<- gateway.Announcement) (done func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = b.Tail(ctx, func(a gateway.Announcement) { got <- a })
+		_ = b.Tail(ctx, false, func(a gateway.Announcement) { got <- a })
 	}()
 	return func() { cancel(); <-ended }
 }

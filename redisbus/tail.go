@@ -27,12 +27,16 @@ const (
 
 // Tail implements gateway.Log. It subscribes again for ever; the position poll
 // of the node, not this, is what makes sure that nothing is missed.
-func (b *Bus) Tail(ctx context.Context, f func(gateway.Announcement)) error {
+func (b *Bus) Tail(ctx context.Context, leading bool, f func(gateway.Announcement)) error {
+	channel := b.channel
+	if leading {
+		channel = b.leader
+	}
 	for first := true; ctx.Err() == nil; first = false {
 		if !first {
 			b.resubscribe.Add(1)
 		}
-		err := b.tailOnce(ctx, f)
+		err := b.tailOnce(ctx, channel, f)
 		if ctx.Err() != nil {
 			break
 		}
@@ -45,10 +49,10 @@ func (b *Bus) Tail(ctx context.Context, f func(gateway.Announcement)) error {
 	return context.Cause(ctx)
 }
 
-// tailOnce follows the channel on one connection. A receive that timed out may
+// tailOnce follows a channel on one connection. A receive that timed out may
 // have stopped in mid-reply, so the connection is never used again after one.
-func (b *Bus) tailOnce(ctx context.Context, f func(gateway.Announcement)) error {
-	ps := b.subscribe(ctx)
+func (b *Bus) tailOnce(ctx context.Context, channel string, f func(gateway.Announcement)) error {
+	ps := b.subscribe(ctx, channel)
 	defer func() { _ = ps.Close() }() // its error says nothing new
 	stop := context.AfterFunc(ctx, func() { _ = ps.Close() })
 	defer stop()
@@ -88,11 +92,11 @@ func (b *Bus) announce(payload string, f func(gateway.Announcement)) {
 	f(a)
 }
 
-func (b *Bus) subscribe(ctx context.Context) *redis.PubSub {
+func (b *Bus) subscribe(ctx context.Context, channel string) *redis.PubSub {
 	if b.sharded {
-		return b.client.SSubscribe(ctx, b.channel)
+		return b.client.SSubscribe(ctx, channel)
 	}
-	return b.client.Subscribe(ctx, b.channel)
+	return b.client.Subscribe(ctx, channel)
 }
 
 func (b *Bus) pingLoop(ctx context.Context, ps *redis.PubSub) {
@@ -111,17 +115,18 @@ func (b *Bus) pingLoop(ctx context.Context, ps *redis.PubSub) {
 	}
 }
 
-// Ask implements gateway.Log.
+// Ask implements gateway.Log. Leaders of the version before this one listen
+// where everybody does.
 func (b *Bus) Ask(ctx context.Context, a gateway.Ask) error {
 	payload := "A" + a.Order + "\n" + a.Customer
-	var err error
+	publish := b.client.Publish
 	if b.sharded {
-		err = b.client.SPublish(ctx, b.channel, payload).Err()
-	} else {
-		err = b.client.Publish(ctx, b.channel, payload).Err()
+		publish = b.client.SPublish
 	}
-	if err != nil {
-		return fmt.Errorf("redisbus: ask: %w", err)
+	for _, channel := range []string{b.leader, b.channel} {
+		if err := publish(ctx, channel, payload).Err(); err != nil {
+			return fmt.Errorf("redisbus: ask: %w", err)
+		}
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func (l *plainLog) Read(_ context.Context, from gateway.ReadFrom, count int) (ga
 	return p, nil
 }
 
-func (l *plainLog) Tail(ctx context.Context, f func(gateway.Announcement)) error {
+func (l *plainLog) Tail(ctx context.Context, _ bool, f func(gateway.Announcement)) error {
 	l.mu.Lock()
 	l.announce = f
 	l.mu.Unlock()

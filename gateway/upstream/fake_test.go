@@ -282,7 +282,7 @@ func (s *sink) Confirm(context.Context) error {
 	return nil
 }
 
-func (s *sink) Put(_ context.Context, arrivals ...gateway.Arrival) error {
+func (s *sink) Put(_ context.Context, _ bool, arrivals ...gateway.Arrival) error {
 	defer s.enter()()
 	if s.onPut != nil {
 		if err := s.onPut(); err != nil {

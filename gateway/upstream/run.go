@@ -27,9 +27,13 @@ const (
 
 var errUnproven = errors.New("upstream: continuity not proven")
 
-// A run is one call of Run. All of it belongs to that goroutine.
+// A run is one call of Run. All of it belongs to that goroutine, but while a
+// stream is live: then who reads its frames handles them, which saves waking
+// another, and the two take turns by mu.
 type run struct {
 	*Source
+	mu     sync.Mutex // held while events are handed over: the other waits, as the upstream does
+	failed error      // why handling a frame ended the stream
 	sink   gateway.SourceSink
 	health gateway.Health
 	opened time.Time // of this connection; zero until it is open
@@ -87,7 +91,7 @@ func (r *run) connectOnce(ctx context.Context) error {
 		return err
 	}
 	defer st.close()
-	r.opened = time.Now()
+	r.opened, r.failed = time.Now(), nil
 	r.count.connects.Add(1)
 	r.recent = recent{}
 	r.debt, r.paying, r.paidAt = nil, false, time.Time{} // the cursor stood still, so catching up pays
@@ -95,7 +99,6 @@ func (r *run) connectOnce(ctx context.Context) error {
 	if err := r.catchUp(ctx, st, now); err != nil {
 		return err
 	}
-	st.release()
 	return r.live(ctx, st)
 }
 
@@ -224,7 +227,7 @@ func (r *run) live(ctx context.Context, st *stream) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	if err := r.takeStream(ctx, st); err != nil { // what was held
+	if err := r.takeHeld(ctx, st); err != nil {
 		return err
 	}
 	due := time.NewTimer(0)
@@ -232,17 +235,16 @@ func (r *run) live(ctx context.Context, st *stream) error {
 	pending := r.tune.sweeps
 	job := &sweep{} // at most one at a time; without channels: none
 	for {
-		r.reportLive()
+		if err := r.stand(st); err != nil {
+			return err
+		}
 		if job.done == nil {
 			r.arm(due, pending)
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-st.more:
-			if err := r.takeStream(ctx, st); err != nil {
-				return err
-			}
+		case <-st.notice:
 		case entries := <-job.found:
 			if err := r.putSwept(ctx, entries); err != nil {
 				return err
@@ -261,30 +263,52 @@ func (r *run) live(ctx context.Context, st *stream) error {
 	}
 }
 
-func (r *run) reportLive() {
-	if r.holdsCursor() {
-		r.report(gateway.CatchingUp, "resync")
-		return
-	}
-	r.report(gateway.Live, "")
+// takeHeld hands over what st has held, and has it hand over by itself what it
+// reads from now on.
+func (r *run) takeHeld(ctx context.Context, st *stream) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	held := st.handTo(func(frames []frame, more bool) error { return r.takeRead(ctx, st, frames, more) })
+	return r.handle(ctx, held, true)
 }
 
-func (r *run) holdsCursor() bool { return r.debt != nil || r.paying }
-
-// takeStream hands over what st has read. The error is a *failure when st ended.
-func (r *run) takeStream(ctx context.Context, st *stream) error {
-	frames, ended := st.take()
-	if err := r.handle(ctx, frames); err != nil {
-		return err
+// takeRead handles what st has just read, on the goroutine that reads.
+func (r *run) takeRead(ctx context.Context, st *stream, frames []frame, more bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	debt := r.debt
+	if r.failed = r.handle(ctx, frames, more); r.failed != nil {
+		return r.failed
 	}
-	if ended != nil {
-		return classifyRead(ended, r.key)
+	if r.debt != debt {
+		wake(st.notice) // a sweep is due
 	}
 	return nil
 }
 
-// handle hands over the events among frames, in order, and obeys the others.
-func (r *run) handle(ctx context.Context, frames []frame) error {
+// stand says how the stream stands. The error is a *failure when it ended.
+func (r *run) stand(st *stream) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed != nil {
+		return r.failed
+	}
+	if ended := st.ended(); ended != nil {
+		return classifyRead(ended, r.key)
+	}
+	if r.holdsCursor() {
+		r.report(gateway.CatchingUp, "resync")
+	} else {
+		r.report(gateway.Live, "")
+	}
+	return nil
+}
+
+func (r *run) holdsCursor() bool { return r.debt != nil || r.paying }
+
+// handle hands over the events among frames, in order, and obeys the others. more
+// is as for gateway.SourceSink.Put.
+func (r *run) handle(ctx context.Context, frames []frame, more bool) error {
 	var events []entry
 	for _, f := range frames {
 		r.count.frames.Add(1)
@@ -298,7 +322,7 @@ func (r *run) handle(ctx context.Context, frames []frame) error {
 			continue
 		}
 		// What came before belongs under the cursor that was.
-		if err := r.putStream(ctx, events); err != nil {
+		if err := r.putStream(ctx, events, true); err != nil {
 			return err
 		}
 		events = nil
@@ -306,7 +330,7 @@ func (r *run) handle(ctx context.Context, frames []frame) error {
 			return err
 		}
 	}
-	return r.putStream(ctx, events)
+	return r.putStream(ctx, events, more)
 }
 
 func (r *run) read(f frame) (entry, gjson.Result, error) {
@@ -361,6 +385,8 @@ func (r *run) owe(truncated bool) {
 
 // arm sets t to when the next sweep is due.
 func (r *run) arm(t *time.Timer, pending []time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	t.Stop()
 	var at time.Time
 	if len(pending) > 0 {
@@ -386,6 +412,8 @@ type sweep struct {
 
 // nextSweep makes the sweep that is due and returns the ones still pending.
 func (r *run) nextSweep(ctx context.Context, st *stream, pending []time.Duration) (*sweep, []time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	now := time.Now()
 	j := &sweep{found: make(chan []entry), done: make(chan error, 1), mark: r.newest}
 	j.backfill = &backfill{
@@ -435,12 +463,11 @@ func (j *sweep) hand(ctx context.Context, entries []entry) error {
 // settle ends a sweep. The cursor moves up to what the stream had brought when
 // the sweep began, or, with no other debt since, to all of it.
 func (r *run) settle(j *sweep, err error) error {
-	if err != nil {
+	if err != nil || j.debt == nil {
 		return err
 	}
-	if j.debt == nil {
-		return nil
-	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.paying = false
 	r.cursor = j.mark
 	if r.debt == nil {
@@ -451,12 +478,12 @@ func (r *run) settle(j *sweep, err error) error {
 
 func (r *run) putBackfill(ctx context.Context, entries []entry) error {
 	r.count.backfilled.Add(uint64(len(entries)))
-	return r.putStream(ctx, entries)
+	return r.putStream(ctx, entries, true)
 }
 
 // putStream hands over events, each with the cursor that holds after it.
-func (r *run) putStream(ctx context.Context, entries []entry) error {
-	return r.put(ctx, entries, func(e entry) gateway.UpstreamCursor {
+func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
+	return r.put(ctx, entries, more, func(e entry) gateway.UpstreamCursor {
 		if e.cursor.IsZero() {
 			return r.cursor
 		}
@@ -471,6 +498,8 @@ func (r *run) putStream(ctx context.Context, entries []entry) error {
 // putSwept hands over what this connection has not handed over already. That
 // only spares the log some work; it is the log that dedupes.
 func (r *run) putSwept(ctx context.Context, entries []entry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	missed := entries[:0]
 	for _, e := range entries {
 		if !r.recent.has(e.ID) {
@@ -479,10 +508,10 @@ func (r *run) putSwept(ctx context.Context, entries []entry) error {
 	}
 	r.count.backfilled.Add(uint64(len(missed)))
 	r.count.swept.Add(uint64(len(missed)))
-	return r.put(ctx, missed, func(entry) gateway.UpstreamCursor { return gateway.UpstreamCursor{} })
+	return r.put(ctx, missed, true, func(entry) gateway.UpstreamCursor { return gateway.UpstreamCursor{} })
 }
 
-func (r *run) put(ctx context.Context, entries []entry, cursor func(entry) gateway.UpstreamCursor) error {
+func (r *run) put(ctx context.Context, entries []entry, more bool, cursor func(entry) gateway.UpstreamCursor) error {
 	for len(entries) > 0 {
 		n := min(len(entries), putEvents)
 		arrivals := make([]gateway.Arrival, n)
@@ -490,11 +519,11 @@ func (r *run) put(ctx context.Context, entries []entry, cursor func(entry) gatew
 			arrivals[i] = gateway.Arrival{Event: e.Event, Cursor: cursor(e)}
 			r.recent.add(e.ID)
 		}
-		if err := r.sink.Put(ctx, arrivals...); err != nil {
+		entries = entries[n:]
+		if err := r.sink.Put(ctx, more || len(entries) > 0, arrivals...); err != nil {
 			return err
 		}
 		r.count.events.Add(uint64(n))
-		entries = entries[n:]
 	}
 	return nil
 }

@@ -660,7 +660,6 @@ func TestBlockedPutIsNotSilence(t *testing.T) {
 	}
 	s, k := newSource(t, f), &sink{}
 	s.tune.ping, s.tune.silence = 20*time.Millisecond, 150*time.Millisecond
-	s.tune.queueFrames = 2
 	once := make(chan struct{}, 1)
 	once <- struct{}{}
 	k.onPut = func() error {

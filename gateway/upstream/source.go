@@ -164,7 +164,6 @@ type tuning struct {
 	controlEvery time.Duration // at most one backfill for control frames in this time
 
 	holdFrames, holdBytes     int // buffered during a backfill; then the socket is closed
-	queueFrames, queueBytes   int // buffered when live; then the socket is not read
 	windowEvents, windowBytes int // of a backfill held in memory at once
 }
 
@@ -183,7 +182,6 @@ func defaultTuning() tuning {
 		controlEvery: 10 * time.Second,
 
 		holdFrames: 50_000, holdBytes: 64 << 20,
-		queueFrames: 1024, queueBytes: 4 << 20,
 		windowEvents: 50_000, windowBytes: 64 << 20,
 	}
 }

@@ -27,6 +27,9 @@ const (
 	readLimitBytes = gateway.MaxEventBytes + 64<<10
 	controlTimeout = 5 * time.Second
 	closeTimeout   = time.Second
+	// readBufferBytes is what one read from the socket takes at most: when it is
+	// full there is more.
+	readBufferBytes = 64 << 10
 )
 
 var errOverflow = errors.New("buffer full during the backfill")
@@ -38,24 +41,30 @@ type frame struct {
 	received time.Time
 }
 
-// A stream is one open socket and what was read from it and not yet taken. It
-// begins holding: it reads on, so that the upstream sees a fast client, until
-// its buffer is full, and then closes. After release a full buffer stops the
-// reading instead, which is the backpressure onto the socket.
-type stream struct {
-	conn *websocket.Conn
-	tune *tuning
-	buf  bytes.Buffer // the frame being read; touched by readLoop only
-	wg   sync.WaitGroup
-	stop chan struct{} // closed by close
-	more chan struct{} // there is something to take
-	room chan struct{} // something was taken
+// A hand takes frames over from a stream, on the goroutine that reads: while it
+// blocks, nothing is read, which is the backpressure onto the socket. more says
+// that the next frames are there already. After an error nothing is read any more.
+type hand func(frames []frame, more bool) error
 
-	mu      sync.Mutex // guards the fields below
-	holding bool
-	frames  []frame
-	bytes   int
-	err     error // why reading ended
+// A stream is one open socket. It begins holding what it reads: it reads on, so
+// that the upstream sees a fast client, until its buffer is full, and then
+// closes. After handTo it holds nothing any more.
+type stream struct {
+	conn   *websocket.Conn
+	tune   *tuning
+	wg     sync.WaitGroup
+	stop   chan struct{} // closed by close
+	notice chan struct{} // cap 1: reading ended, or whoever was handed frames says so
+
+	// Touched by readLoop only.
+	buf   bytes.Buffer // the frame being read
+	ready []frame      // read and not handed over yet
+
+	mu     sync.Mutex // guards the fields below
+	hand   hand       // nil: hold
+	frames []frame    // held
+	bytes  int        // held
+	err    error      // why reading ended
 }
 
 // dial opens the stream. It returns the time by the upstream's clock, zero when
@@ -81,6 +90,7 @@ func (s *Source) dial(ctx context.Context, token secret, since string) (*stream,
 	d := websocket.Dialer{
 		Proxy:            http.ProxyFromEnvironment,
 		NetDialContext:   g.dial,
+		ReadBufferSize:   readBufferBytes,
 		TLSClientConfig:  s.tls,
 		HandshakeTimeout: handshakeTimeout,
 	}
@@ -96,7 +106,7 @@ func (s *Source) dial(ctx context.Context, token secret, since string) (*stream,
 		return nil, time.Time{}, &failure{class: down, text: "dial: interrupted, or an extension nobody asked for"}
 	}
 	date, _ := http.ParseTime(resp.Header.Get("Date")) // zero when there is none
-	return newStream(conn, &s.tune), date, nil
+	return newStream(conn, g, &s.tune), date, nil
 }
 
 func (s *Source) dialError(resp *http.Response, err error, token secret, since bool) *failure {
@@ -111,12 +121,15 @@ func (s *Source) dialError(resp *http.Response, err error, token secret, since b
 }
 
 // A guard is between the dialer and its connection: the library bounds neither
-// the size of the answer to a handshake nor lets a context interrupt it.
+// the size of the answer to a handshake nor lets a context interrupt it, nor
+// does it tell when it is about to wait for more.
 type guard struct {
 	net.Conn
-	caller context.Context // the dialer's own one ends with every handshake
-	left   int             // bytes the handshake may still read; < 0: no limit
-	detach func() bool     // from caller
+	caller context.Context       // the dialer's own one ends with every handshake
+	left   int                   // bytes the handshake may still read; < 0: no limit
+	detach func() bool           // from caller
+	before func(more bool) error // called before each read, once the handshake is over
+	filled bool                  // the last read took all there was room for
 }
 
 func (g *guard) dial(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -137,7 +150,14 @@ func (g *guard) lift() bool {
 
 func (g *guard) Read(p []byte) (int, error) {
 	if g.left < 0 {
-		return g.Conn.Read(p)
+		if g.before != nil {
+			if err := g.before(g.filled); err != nil {
+				return 0, err
+			}
+		}
+		n, err := g.Conn.Read(p)
+		g.filled = n == len(p)
+		return n, err
 	}
 	if g.left == 0 {
 		return 0, fmt.Errorf("handshake answer over %d bytes", maxHandshakeBytes)
@@ -147,11 +167,9 @@ func (g *guard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func newStream(conn *websocket.Conn, tune *tuning) *stream {
-	st := &stream{
-		conn: conn, tune: tune, holding: true,
-		stop: make(chan struct{}), more: make(chan struct{}, 1), room: make(chan struct{}, 1),
-	}
+func newStream(conn *websocket.Conn, g *guard, tune *tuning) *stream {
+	st := &stream{conn: conn, tune: tune, stop: make(chan struct{}), notice: make(chan struct{}, 1)}
+	g.before = st.handOver
 	conn.SetReadLimit(readLimitBytes)
 	conn.SetPongHandler(func(string) error { return st.extend() })
 	answer := conn.PingHandler()
@@ -185,10 +203,11 @@ func (st *stream) readLoop() {
 		if err == nil {
 			continue
 		}
+		_ = st.handReady(false) // a close frame may follow others at once; whose error it is, knows of it
 		st.mu.Lock()
 		st.err = err
 		st.mu.Unlock()
-		wake(st.more)
+		wake(st.notice)
 		// The socket is of no use any more; the upstream should know at once, for
 		// a backfill may take minutes.
 		_ = st.conn.Close()
@@ -196,14 +215,13 @@ func (st *stream) readLoop() {
 	}
 }
 
-// readOnce sets the deadline anew before it reads: the time that passed while
-// the buffer was full is not the upstream's silence.
+// readOnce reads one frame. What is ready is handed over when the next one is
+// not there yet, or when it is a batch.
 func (st *stream) readOnce() error {
-	if err := st.waitForRoom(); err != nil {
-		return err
-	}
-	if err := st.extend(); err != nil {
-		return err
+	if len(st.ready) >= putEvents {
+		if err := st.handOver(true); err != nil {
+			return err
+		}
 	}
 	kind, r, err := st.conn.NextReader()
 	if err != nil {
@@ -214,32 +232,42 @@ func (st *stream) readOnce() error {
 		return err
 	}
 	data := bytes.Clone(st.buf.Bytes()) // as long as it must be: an event keeps it
-	st.mu.Lock()
-	st.frames = append(st.frames, frame{data: data, binary: kind != websocket.TextMessage, received: time.Now()})
-	st.bytes += len(data)
-	st.mu.Unlock()
-	wake(st.more)
+	st.ready = append(st.ready, frame{data: data, binary: kind != websocket.TextMessage, received: time.Now()})
 	return nil
 }
 
-func (st *stream) waitForRoom() error {
-	for {
-		st.mu.Lock()
-		overflow := st.holding && (len(st.frames) >= st.tune.holdFrames || st.bytes >= st.tune.holdBytes)
-		full := !st.holding && (len(st.frames) >= st.tune.queueFrames || st.bytes >= st.tune.queueBytes)
-		st.mu.Unlock()
-		if overflow {
-			return errOverflow
-		}
-		if !full {
-			return nil
-		}
-		select {
-		case <-st.room:
-		case <-st.stop:
-			return net.ErrClosed
-		}
+// handOver hands over, or holds, what was read. The time that this takes is not
+// the upstream's silence.
+func (st *stream) handOver(more bool) error {
+	if err := st.handReady(more); err != nil {
+		return err
 	}
+	return st.extend()
+}
+
+func (st *stream) handReady(more bool) error {
+	if len(st.ready) == 0 {
+		return nil
+	}
+	frames := st.ready
+	st.ready = nil
+	st.mu.Lock()
+	take := st.hand
+	if take == nil {
+		for _, f := range frames {
+			st.bytes += len(f.data)
+		}
+		st.frames = append(st.frames, frames...)
+	}
+	overflow := len(st.frames) >= st.tune.holdFrames || st.bytes >= st.tune.holdBytes
+	st.mu.Unlock()
+	switch {
+	case take != nil:
+		return take(frames, more)
+	case overflow:
+		return errOverflow
+	}
+	return nil
 }
 
 func (st *stream) pingLoop() {
@@ -255,25 +283,17 @@ func (st *stream) pingLoop() {
 	}
 }
 
-// release ends the holding.
-func (st *stream) release() {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.holding = false
-}
-
-// take returns what was read since the last take, and why reading ended, if it
-// did; no frame comes after that.
-func (st *stream) take() ([]frame, error) {
+// handTo ends the holding: what is read from now on goes to h. It returns what was
+// held; h must not take anything before that is dealt with.
+func (st *stream) handTo(h hand) []frame {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	frames := st.frames
-	st.frames, st.bytes = nil, 0
-	wake(st.room)
-	return frames, st.err
+	st.hand, st.frames, st.bytes = h, nil, 0
+	return frames
 }
 
-// held returns what take would, and leaves it there.
+// held returns what is held.
 func (st *stream) held() []frame {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -10,7 +10,7 @@ if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
 if not intact(m[3], seq) then return {'LOST'} end
 
 local hex, now, from = hex_of(ARGV[1]), now_ms(), seq
-local parts, n, duplicates = {''}, 0, 0
+local parts, n, duplicates, linked = {''}, 0, 0, false
 
 -- Scores of state_at: the time, and the seq where that is the same.
 local function stamp() return string.format('%d.%03d', now, seq % 1000) end
@@ -127,6 +127,7 @@ for i = FIRST, #ARGV, WIDTH do
       -- XADD must come first: a full memory has to refuse the script as a whole.
       -- What the states are is known before, but for an adopted invoice's.
       if string.find(flags, 'l', 1, true) then
+        linked = true
         if invoice ~= '' and order ~= '' and redis.call('ZSCORE', STATE_AT, 'v' .. invoice) then
           redis.call('HSET', META, 'v', 1)
           learn(order, invoice, customer)
@@ -196,8 +197,11 @@ if seq % 16 < n then
     end
   end
 end
+local announced = ''
 if n > 0 then
   parts[1] = 'B1 ' .. hex .. string.format(' %d %d\n', from, n)
-  redis.call(ARGV[8], ARGV[9], table.concat(parts))
+  announced = table.concat(parts)
+  redis.call(ARGV[8], ARGV[9], announced)
+  if duplicates == 0 and not linked then announced = '' end -- the writer knows it
 end
-return {'OK', seq, n, duplicates}
+return {'OK', seq, n, duplicates, announced}

@@ -1,6 +1,7 @@
--- ARGV fence ttl_ms health publish channel
+-- ARGV fence ttl_ms health publish channel leader_channel
 -- Also announces the tip, as an empty batch, and counts that: whoever reads the
--- count and hears nothing has a dead subscription. Also takes back a lease that ran out and that nobody took.
+-- count and hears nothing has a dead subscription. (An ACL that does not know the
+-- leader's channel costs the leader that, not the lease.) Also takes back a lease that ran out and that nobody took.
 local m = redis.call('HMGET', META, 'epoch', 'history', 'seq', 'health')
 if m[1] ~= ARGV[1] then return {'FENCED'} end
 redis.call('SET', LEASE, ARGV[1], 'PX', ARGV[2])
@@ -10,5 +11,7 @@ if m[4] ~= ARGV[3] then
   redis.call(ARGV[4], ARGV[5], 'N')
 end
 redis.call('HINCRBY', META, 'rung', 1)
-redis.call(ARGV[4], ARGV[5], 'B1 ' .. hex_of(ARGV[1]) .. string.format(' %.0f 0\n', tonumber(m[3])))
+local ring = 'B1 ' .. hex_of(ARGV[1]) .. string.format(' %.0f 0\n', tonumber(m[3]))
+redis.call(ARGV[4], ARGV[5], ring)
+redis.pcall(ARGV[4], ARGV[6], ring)
 return {'OK'}
