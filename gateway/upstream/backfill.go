@@ -34,6 +34,8 @@ type backfill struct {
 	hand func([]entry) error
 	// again is asked after a failure that passes: an error ends the backfill.
 	again func(*failure) error
+	// has says whether an event need not be handed over; nil: all must.
+	has func(id string) bool
 }
 
 // run pages newest first, because that is the only order the upstream has, and
@@ -133,7 +135,7 @@ func (b *backfill) walk(ctx context.Context, floor int64, handed map[string]stru
 			if e.created > 0 && e.created < floor {
 				return w, nil
 			}
-			if _, ok := handed[e.ID]; ok || !gateway.MatchType(b.types, e.Type) {
+			if _, ok := handed[e.ID]; ok || e.skip || !gateway.MatchType(b.types, e.Type) {
 				continue
 			}
 			w.add(e, b.tune.windowEvents, b.tune.windowBytes)
@@ -218,8 +220,15 @@ func (b *backfill) readPage(body []byte, limit int) (page, error) {
 	count := 0
 	list.ForEach(func(_, element gjson.Result) bool {
 		count++
-		if id := element.Get("id").String(); id != "" {
+		id := element.Get("id").String()
+		if id != "" {
 			p.last = id
+		}
+		if b.has != nil && b.has(id) {
+			known := entry{created: seconds(element.Get("created")), skip: true}
+			known.ID = id
+			p.entries = append(p.entries, known)
+			return true
 		}
 		raw := []byte(element.Raw)
 		root, err := parse(raw)

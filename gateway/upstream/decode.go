@@ -44,6 +44,7 @@ type entry struct {
 	gateway.Event
 	cursor  gateway.UpstreamCursor // zero when the upstream would not understand it
 	created int64                  // unix seconds, 0 when unknown
+	skip    bool                   // it need not be handed over, and nothing more was read of it
 }
 
 // parse checks raw before anything trusts or recurses into it.

@@ -421,6 +421,7 @@ func (r *run) nextSweep(ctx context.Context, st *stream, pending []time.Duration
 		found: func(bool) error { return nil },
 		hand:  func(es []entry) error { return j.hand(ctx, es) },
 		again: func(f *failure) error { return unlessEnded(st, f) },
+		has:   r.handed,
 	}
 	if r.debt != nil && !now.Before(r.debt.due) {
 		j.debt, r.debt = r.debt, nil
@@ -493,6 +494,13 @@ func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
 		}
 		return r.cursor
 	})
+}
+
+// handed says whether this connection has handed an event over already.
+func (r *run) handed(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.recent.has(id)
 }
 
 // putSwept hands over what this connection has not handed over already. That

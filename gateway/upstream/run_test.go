@@ -786,3 +786,34 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What a sweep lists was nearly all handed over before: it is read no further
+// than its id, but what it says of the list's reach holds.
+func TestBackfillLeavesOutWhatIsHandedOver(t *testing.T) {
+	f := newFake(t)
+	f.add(1, 2, 3, 4)
+	s := newSource(t, f)
+	var handed []string
+	var reached bool
+	b := &backfill{
+		Source: s, from: fakeCursor(2), floor: base + 2,
+		found: func(met bool) error { reached = met; return nil },
+		hand: func(es []entry) error {
+			for _, e := range es {
+				handed = append(handed, e.ID)
+			}
+			return nil
+		},
+		again: func(f *failure) error { return f },
+		has:   func(id string) bool { return id == fakeID(2) || id == fakeID(4) },
+	}
+	if _, err := b.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{fakeID(3)}; !slices.Equal(handed, want) {
+		t.Errorf("handed over %v, want %v", handed, want)
+	}
+	if !reached {
+		t.Error("the list does not reach the cursor's event, want it to: it was only left out")
+	}
+}
