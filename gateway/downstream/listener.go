@@ -13,7 +13,7 @@ import (
 const (
 	// sendBufferBytes keeps slow clients from hiding behind megabytes of kernel
 	// buffer: beyond it, and their queue, they are seen to be slow.
-	sendBufferBytes = 64 << 10
+	sendBufferBytes = 48 << 10
 	// minReserve is how many descriptors are kept for Redis, the upstream and the
 	// admin listener, at least, where the process has twice as many.
 	minReserve = 64
