@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,6 +55,8 @@ type fakePepay struct {
 	onDial   func(n int, c *fasthttp.RequestCtx) bool      // likewise, before the upgrade
 	onStream func(n int, ws *websocket.Conn, since string) // the life of a stream; nil: until the client leaves
 	onOther  func(c *fasthttp.RequestCtx)
+
+	sent atomic.Uint64 // frames, by tell
 
 	mu     sync.Mutex // guards the fields below
 	events []fakeListed
@@ -242,6 +245,12 @@ func send(ws *websocket.Conn, texts ...string) {
 	}
 }
 
+// tell sends one frame and counts it.
+func (f *fakePepay) tell(ws *websocket.Conn, text string) {
+	send(ws, text)
+	f.sent.Add(1)
+}
+
 func hangUp(ws *websocket.Conn, code int) {
 	_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(time.Second)) // may have left
 	readAll(ws)
@@ -257,7 +266,7 @@ type sink struct {
 	confirms int
 
 	onConfirm func(n int) error
-	onPut     func() error
+	onPut     func(context.Context) error
 }
 
 func (s *sink) enter() func() {
@@ -282,10 +291,10 @@ func (s *sink) Confirm(context.Context) error {
 	return nil
 }
 
-func (s *sink) Put(_ context.Context, _ bool, arrivals ...gateway.Arrival) error {
+func (s *sink) Put(ctx context.Context, _ bool, arrivals ...gateway.Arrival) error {
 	defer s.enter()()
 	if s.onPut != nil {
-		if err := s.onPut(); err != nil {
+		if err := s.onPut(ctx); err != nil {
 			return err
 		}
 	}

@@ -269,13 +269,17 @@ func (r *run) takeHeld(ctx context.Context, st *stream) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	held := st.handTo(func(frames []frame, more bool) error { return r.takeRead(ctx, st, frames, more) })
-	return r.handle(ctx, held, true)
+	r.failed = r.handle(ctx, held, true)
+	return r.failed
 }
 
 // takeRead handles what st has just read, on the goroutine that reads.
 func (r *run) takeRead(ctx context.Context, st *stream, frames []frame, more bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.failed != nil {
+		return r.failed // it would move the cursor past what was dropped
+	}
 	debt := r.debt
 	if r.failed = r.handle(ctx, frames, more); r.failed != nil {
 		return r.failed

@@ -161,7 +161,7 @@ func TestRunEndsWithSinkError(t *testing.T) {
 	f := newFake(t)
 	f.add(1, 2)
 	full := errors.New("fenced")
-	k := &sink{onPut: func() error { return full }}
+	k := &sink{onPut: func(context.Context) error { return full }}
 	if err := newSource(t, f).Run(t.Context(), fakeCursor(1), k); !errors.Is(err, full) {
 		t.Errorf("Run() = %v, want %v", err, full)
 	}
@@ -662,7 +662,7 @@ func TestBlockedPutIsNotSilence(t *testing.T) {
 	s.tune.ping, s.tune.silence = 20*time.Millisecond, 150*time.Millisecond
 	once := make(chan struct{}, 1)
 	once <- struct{}{}
-	k.onPut = func() error {
+	k.onPut = func(context.Context) error {
 		select {
 		case <-once:
 			timer := time.NewTimer(400 * time.Millisecond) // longer than silence
