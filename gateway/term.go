@@ -216,7 +216,10 @@ func (t *term) appendHere(ctx context.Context) {
 		signal(t.queue.fed) // whoever is at it may have looked before
 		return
 	}
-	err := t.appendQueued(ctx)
+	var err error
+	if t.flight == nil { // else appendLoop repeats it, in its own time
+		err = t.appendQueued(ctx)
+	}
 	<-t.turn
 	if err != nil {
 		signal(t.queue.fed)
