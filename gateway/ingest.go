@@ -29,7 +29,8 @@ type IngestConfig struct {
 	// Elsewhere says whether another node reaches the upstream, which this one,
 	// leading, does not. It must not block. Nil: none does.
 	Elsewhere func() bool
-	// OnLead is told when a term of this node begins, and when it has ended.
+	// OnLead is told when a term of this node begins, and when it has ended, which
+	// is before the lease is released.
 	// OnAppend is told, in order, what was appended, just as other nodes are by
 	// the log's channel. Neither must block. Nil: nobody is told.
 	OnLead   func(leading bool)
@@ -195,7 +196,6 @@ func (in *Ingest) lead(ctx context.Context, t Term, asked time.Time) error {
 		health: Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
 	}
 	in.setLeading(tm)
-	defer in.setLeading(nil)
 	in.out.Info("leading", "fence", t.Fence, "cold", t.Cursor.IsZero())
 	if t.Cursor.IsZero() {
 		in.histories.Add(1)
@@ -221,6 +221,7 @@ func (in *Ingest) lead(ctx context.Context, t Term, asked time.Time) error {
 	}
 	endTerm(err)
 	wg.Wait()
+	in.setLeading(nil) // before anybody else may lead: what they append is to be heard
 	if ctx.Err() != nil {
 		in.release(context.WithoutCancel(ctx), t)
 	}
