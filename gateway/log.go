@@ -52,8 +52,8 @@ type Log interface {
 	// may get lost.
 	Ask(ctx context.Context, a Ask) error
 	// Tail hands every announcement to f until ctx ends: with leading, those for
-	// the leader, which knows what it appends, namely Asks and rings; else all
-	// others. Announcements may be lost, doubled and late; after every reconnect f
+	// the leader, which knows what it appends, namely Asks, rings and Nudges that
+	// its health changed; else all. Announcements may be lost, doubled and late; after every reconnect f
 	// gets a Nudge. f must not block.
 	Tail(ctx context.Context, leading bool, f func(Announcement)) error
 	// Beat stores what this node says of itself and returns what all live nodes

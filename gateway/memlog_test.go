@@ -321,7 +321,7 @@ func (c *memClient) Tail(ctx context.Context, leading bool, f func(Announcement)
 		c.waiting = nil
 		c.log.mu.Unlock()
 		for _, a := range all {
-			if !leading || len(a.Entries) == 0 && !a.Nudge {
+			if !leading || len(a.Entries) == 0 {
 				f(a)
 			}
 		}

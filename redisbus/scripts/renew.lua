@@ -9,6 +9,7 @@ if not intact(m[2], tonumber(m[3])) then return {'LOST'} end
 if m[4] ~= ARGV[3] then
   redis.call('HSET', META, 'health', ARGV[3])
   redis.call(ARGV[4], ARGV[5], 'N')
+  redis.pcall(ARGV[4], ARGV[6], 'N')
 end
 redis.call('HINCRBY', META, 'rung', 1)
 local ring = 'B1 ' .. hex_of(ARGV[1]) .. string.format(' %.0f 0\n', tonumber(m[3]))
