@@ -578,13 +578,7 @@ func next(t *testing.T, got <-chan gateway.Announcement) gateway.Announcement {
 
 func tail(t *testing.T, b *Bus, got chan<- gateway.Announcement) (done func()) {
 	t.Helper()
-	ctx, cancel := contextWithCancel(t)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = b.Tail(ctx, false, func(a gateway.Announcement) { got <- a })
-	}()
-	return func() { cancel(); <-ended }
+	return tailAs(t, b, false, got)
 }
 
 func TestScriptsAreLoadedAgain(t *testing.T) {

@@ -123,10 +123,11 @@ func (b *Bus) Ask(ctx context.Context, a gateway.Ask) error {
 	if b.sharded {
 		publish = b.client.SPublish
 	}
-	for _, channel := range []string{b.leader, b.channel} {
-		if err := publish(ctx, channel, payload).Err(); err != nil {
-			return fmt.Errorf("redisbus: ask: %w", err)
-		}
+	// An ACL of that version denies the leader's channel, and must not hide the ask
+	// from such a leader.
+	err := errors.Join(publish(ctx, b.leader, payload).Err(), publish(ctx, b.channel, payload).Err())
+	if err != nil {
+		return fmt.Errorf("redisbus: ask: %w", err)
 	}
 	return nil
 }
