@@ -191,10 +191,7 @@ func newEpoch() Epoch {
 // lead runs one term: the source, the appends, the renewals and the look-ups
 // all end together, and why is returned.
 func (in *Ingest) lead(ctx context.Context, t Term, asked time.Time) error {
-	tm := &term{
-		Term: t, in: in, queue: newQueue(), links: newLinks(), beat: make(chan struct{}, 1), turn: make(chan struct{}, 1), acked: t.Seq,
-		health: Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
-	}
+	tm := newTerm(in, t)
 	in.setLeading(tm)
 	in.out.Info("leading", "fence", t.Fence, "cold", t.Cursor.IsZero())
 	if t.Cursor.IsZero() {

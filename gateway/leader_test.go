@@ -495,3 +495,58 @@ func TestNothingIsLostOrDoubledAcrossLeaders(t *testing.T) {
 		})
 	}
 }
+
+// A hoard is a source that has everything at hand at once.
+type hoard struct {
+	*upstream
+	events []Event
+}
+
+func (h *hoard) Run(ctx context.Context, _ UpstreamCursor, sink SourceSink) error {
+	var all []Arrival
+	for _, ev := range h.events {
+		all = append(all, Arrival{Event: ev})
+	}
+	if err := sink.Put(ctx, true, all...); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func TestOnePutThatFillsTheQueueIsAppended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, h := newMemLog(), &hoard{upstream: newUpstream(), events: someEvents(0, 3*queueRecords)}
+		startLeader(t, l, h)
+		if got, want := l.tip(), uint64(len(h.events)); got != want {
+			t.Errorf("tip %d, want %d", got, want)
+		}
+	})
+}
+
+// Who is at it may have looked into the queue for the last time already.
+func TestQueuedWhileTheTurnIsTakenIsAppended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newMemLog()
+		c := l.client()
+		won, _, err := c.Acquire(t.Context(), AcquireRequest{Nonce: newEpoch(), TTL: testLease})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tm := newTerm(NewIngest(c, newUpstream(), IngestConfig{Lease: testLease}), won)
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = tm.appendLoop(ctx) })
+		tm.turn <- struct{}{}
+		if err := tm.Put(ctx, false, Arrival{Event: testEvent(1, Keys{})}); err != nil {
+			t.Fatal(err)
+		}
+		<-tm.turn
+		synctest.Wait()
+		if got := l.tip(); got != 1 {
+			t.Errorf("tip %d, want 1", got)
+		}
+		stop()
+		wg.Wait()
+	})
+}

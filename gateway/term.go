@@ -29,6 +29,14 @@ type term struct {
 	tries    int       // dials since the upstream was last within reach
 }
 
+func newTerm(in *Ingest, t Term) *term {
+	return &term{
+		Term: t, in: in, queue: newQueue(), links: newLinks(), beat: make(chan struct{}, 1),
+		turn: make(chan struct{}, 1), acked: t.Seq,
+		health: Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
+	}
+}
+
 // flush waits until the queue is appended, for a bounded time.
 func (t *term) flush(ctx context.Context) {
 	done := make(chan struct{})
