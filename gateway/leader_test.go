@@ -550,3 +550,41 @@ func TestQueuedWhileTheTurnIsTakenIsAppended(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+func TestEachBatchIsHandedOutBeforeTheNextIsAppended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, u := newMemLog(), newUpstream()
+		var mu sync.Mutex
+		var handed, batches, late, misplaced int
+		m := startMemberWith(t, l, u, IngestConfig{Lease: testLease, OnAppend: func(a Announcement) {
+			mu.Lock()
+			defer mu.Unlock()
+			if a.From != uint64(handed) {
+				misplaced++
+			}
+			handed += len(a.Entries)
+		}})
+		m.c.setFault(func(op string) memFault { // called under the log's lock
+			mu.Lock()
+			defer mu.Unlock()
+			if op == "append" {
+				batches++
+				if uint64(handed) != l.data.seq {
+					late++
+				}
+			}
+			return memFault{}
+		})
+		for i := range 20 {
+			u.emit(someEvents(i*1000, 1000)...)
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if late > 0 || misplaced > 0 || handed != 20_000 || batches < 70 {
+			t.Errorf("%d of %d batches began before the last one was handed out, %d misplaced, %d events in all; want none, none and 20000",
+				late, batches, misplaced, handed)
+		}
+	})
+}

@@ -229,6 +229,7 @@ func TestControlFramesWhileLiveAreEachPaid(t *testing.T) {
 	f := newFake(t)
 	f.add(1)
 	step := make(chan int)
+	end := sync.OnceFunc(func() { close(step) })
 	f.onStream = func(_ int, ws *websocket.Conn, _ string) {
 		for n := range step {
 			f.add(n)
@@ -238,12 +239,13 @@ func TestControlFramesWhileLiveAreEachPaid(t *testing.T) {
 	}
 	s, k := newSource(t, f), &sink{}
 	start(t, s, fakeCursor(1), k)
+	t.Cleanup(end)
 	for n := 2; n < 8; n++ {
 		waitFor(t, "live", func() bool { return k.is(gateway.Live) })
 		step <- n
 		waitFor(t, fmt.Sprint("event ", n), func() bool { return k.has(fakeID(n)) })
 	}
-	close(step)
+	end()
 	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
 	if got := slices.Compact(k.states()); len(got) != 14 {
 		t.Errorf("states = %q, want six times resync and live", got)

@@ -27,7 +27,8 @@ func TestRunMergesBackfillAndStream(t *testing.T) {
 	sent := make(chan struct{})
 	f.onStream = func(_ int, ws *websocket.Conn, _ string) {
 		send(ws, fakeEvent(3), fakeEvent(4)) // before the list is answered
-		close(sent)
+		ws.SetPongHandler(func(string) error { close(sent); return nil })
+		_ = ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second)) // both are read once it is answered
 		readAll(ws)
 	}
 	f.onList = func(int, *fasthttp.RequestCtx) bool { <-sent; return false }
@@ -650,11 +651,13 @@ func TestHoldingStreamOverflows(t *testing.T) {
 
 func TestBlockedPutIsNotSilence(t *testing.T) {
 	f := newFake(t)
-	blocked := make(chan struct{})
+	begin, blocked := make(chan struct{}), make(chan struct{})
 	f.onStream = func(_ int, ws *websocket.Conn, _ string) {
+		<-begin
+		send(ws, fakeEvent(1))
 		<-blocked
-		for i := range 20 {
-			send(ws, fakeEvent(i+1))
+		for n := 2; n <= 20; n++ {
+			send(ws, fakeEvent(n))
 		}
 		readAll(ws)
 	}
@@ -665,6 +668,7 @@ func TestBlockedPutIsNotSilence(t *testing.T) {
 	k.onPut = func(context.Context) error {
 		select {
 		case <-once:
+			close(blocked)
 			timer := time.NewTimer(400 * time.Millisecond) // longer than silence
 			defer timer.Stop()
 			<-timer.C
@@ -674,7 +678,7 @@ func TestBlockedPutIsNotSilence(t *testing.T) {
 	}
 	start(t, s, gateway.UpstreamCursor{}, k)
 	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
-	close(blocked)
+	close(begin)
 	waitFor(t, "the last event", func() bool { return k.has(fakeID(20)) })
 	if _, _, dials := f.seen(); len(dials) != 1 {
 		t.Errorf("dials = %d, want 1", len(dials))
