@@ -129,7 +129,7 @@ func TestLostReplyIsAnsweredWithTheSameBytes(t *testing.T) {
 			}
 			return memFault{}
 		})
-		for i := range 30 {
+		for i := range 200 {
 			u.emit(someEvents(10*i, 10)...)
 			u.emit(testEvent(10000+i, Keys{Order: fmt.Sprint("late", i)}), testEvent(20000+i, Keys{Order: fmt.Sprint("late", i), Customer: "c"}))
 			time.Sleep(70 * time.Millisecond)

@@ -159,7 +159,7 @@ func TestFramesBeforeTheEndAreHandedOver(t *testing.T) {
 
 // Nothing is read while the log takes nothing, and nothing is lost for that.
 func TestBlockedPutStopsTheReading(t *testing.T) {
-	const frames, size = 120, 512 << 10
+	const frames, size = 80, 512 << 10
 	f := newFake(t)
 	live := make(chan struct{})
 	filler := strings.Repeat("x", size)
