@@ -7,7 +7,9 @@ local m = redis.call('HMGET', META, 'epoch', 'seq', 'history')
 if m[1] ~= ARGV[1] then return {'FENCED'} end
 local seq = tonumber(m[2])
 if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
-if not intact(m[3], seq) then return {'LOST'} end
+-- A key that is gone, before anything here makes it anew. Its mark is compared
+-- with each renewal: one of another history could only be put there by hand.
+if redis.call('EXISTS', SEEN, FORK, STATE, STATE_AT, JOIN, seq > 0 and LOG or SEEN) < 6 then return {'LOST'} end
 
 local hex, now, from = hex_of(ARGV[1]), now_ms(), seq
 local parts, n, duplicates, linked = {''}, 0, 0, false
