@@ -179,6 +179,46 @@ func TestStateWithoutNewsIsForgotten(t *testing.T) {
 	})
 }
 
+// A meta without the time is one that a version before this one wrote.
+func TestActivityIsStampedWithTheTimeOfTheLastRenewal(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		began := time.Now().Add(-time.Second)
+		term := acquire(t, b, gateway.AcquireRequest{})
+		n := 0
+		stamped := func(when string) time.Time {
+			t.Helper()
+			n++
+			mustAppend(t, b, term, uint64(n-1), event(n, orderKeys))
+			ms, err := b.client.ZScore(t.Context(), "{rt:test}:state_at", "oo1").Result()
+			if err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			return time.UnixMilli(int64(ms))
+		}
+		if got := stamped("acquired"); got.Before(began) {
+			t.Errorf("stamp in a new term = %v, want at least %v", got, began)
+		}
+		if err := b.client.HSet(t.Context(), "{rt:test}:meta", "now", 5000).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := stamped("old"), time.UnixMilli(5000); !got.Equal(want) {
+			t.Errorf("stamp = %v, want that of meta, %v", got, want)
+		}
+		if err := b.Renew(t.Context(), term, time.Minute, gateway.Health{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := stamped("renewed"); got.Before(began) {
+			t.Errorf("stamp after a renewal = %v, want at least %v", got, began)
+		}
+		if err := b.client.HDel(t.Context(), "{rt:test}:meta", "now").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got := stamped("without"); got.Before(began) {
+			t.Errorf("stamp without a time in meta = %v, want at least %v", got, began)
+		}
+	})
+}
+
 func TestSnapshotCoversTheNewestOrders(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})

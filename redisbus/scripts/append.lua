@@ -3,7 +3,7 @@
 -- flags: e event, j join entry; n its links are new; l hand the states on;
 -- c covered; q missing upstream
 local FIRST, WIDTH = 10, 9
-local m = redis.call('HMGET', META, 'epoch', 'seq', 'history')
+local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'now')
 if m[1] ~= ARGV[1] then return {'FENCED'} end
 local seq = tonumber(m[2])
 if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
@@ -11,7 +11,8 @@ if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
 -- with each renewal: one of another history could only be put there by hand.
 if redis.call('EXISTS', SEEN, FORK, STATE, STATE_AT, JOIN, seq > 0 and LOG or SEEN) < 6 then return {'LOST'} end
 
-local hex, now, from = hex_of(ARGV[1]), now_ms(), seq
+-- As of the last renewal: asking for the time is a call.
+local hex, now, from = hex_of(ARGV[1]), tonumber(m[4]) or now_ms(), seq
 local parts, n, duplicates, linked = {''}, 0, 0, false
 
 -- Scores of state_at: the time, and the seq where that is the same.
