@@ -1,7 +1,7 @@
 -- ARGV fence acked cursor log_max seen_max state_max state_ttl_ms publish channel,
 -- then per record: flags id order invoice customer object millis version_seq blob
--- flags: e event, j join entry; n its links are new; l hand the states on;
--- c covered; q missing upstream
+-- flags: e event, j join entry; n its links are new; w no state it could replace is
+-- newer; l hand the states on; c covered; q missing upstream
 local FIRST, WIDTH = 10, 9
 local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'now')
 if m[1] ~= ARGV[1] then return {'FENCED'} end
@@ -149,9 +149,14 @@ for i = FIRST, #ARGV, WIDTH do
       if object == '0' then
         redis.call('HSET', STATE, 'r' .. subject, longer(redis.call('HGET', STATE, 'r' .. subject), number .. ','))
       else
-        local had = redis.call('HMGET', STATE, object .. subject, 'r' .. subject)
-        redis.call('HSET', STATE, object .. subject, newer(had[1], ms .. ':' .. vs .. ':' .. number .. ':' .. blob),
-          'r' .. subject, longer(had[2], number .. ','))
+        local field, value, recent = object .. subject, ms .. ':' .. vs .. ':' .. number .. ':' .. blob, nil
+        if string.find(flags, 'w', 1, true) then
+          recent = redis.call('HGET', STATE, 'r' .. subject)
+        else
+          local had = redis.call('HMGET', STATE, field, 'r' .. subject)
+          value, recent = newer(had[1], value), had[2]
+        end
+        redis.call('HSET', STATE, field, value, 'r' .. subject, longer(recent, number .. ','))
       end
       redis.call('ZADD', STATE_AT, stamp(), subject)
     end
