@@ -125,6 +125,15 @@ func (v Version) Less(w Version) bool {
 	return v.Seq < w.Seq
 }
 
+// raise makes v next unless that is older, and reports whether it did.
+func (v *Version) raise(next Version) bool {
+	if next.Less(*v) {
+		return false
+	}
+	*v = next
+	return true
+}
+
 // Time is the version's wall clock, by the upstream's clock.
 func (v Version) Time() time.Time { return time.UnixMilli(int64(v.Millis)) }
 

@@ -116,11 +116,13 @@ func (l *links) fillEvent(ev *Event, epoch Epoch, out *outcome) {
 		k.Order = inv.Order
 	}
 	if k.Order == "" {
+		newest := false
 		if inv != nil {
 			inv.Seen = true
+			newest = inv.Newest.raise(ev.Version)
 			out.unrouted = append(out.unrouted, lookup{invoice: k.Invoice})
 		}
-		out.add(ev, false)
+		out.add(ev, false, newest)
 		return
 	}
 	order := l.orders[k.Order]
@@ -144,7 +146,7 @@ func (l *links) fillEvent(ev *Event, epoch Epoch, out *outcome) {
 	if ev.Object == ObjectOrder {
 		order.HasOrder = true
 	}
-	out.add(ev, learned)
+	out.add(ev, learned, order.Newest.raise(ev.Version))
 }
 
 // learn takes note of an order's first customer and an invoice's first order.
@@ -155,6 +157,7 @@ func (l *links) learn(id, invoice, customer string, epoch Epoch, out *outcome) b
 	if inv != nil && inv.Order == "" {
 		late = inv.Seen || order.Seen && order.Invoice == ""
 		inv.Order, inv.Seen, learned = id, false, true
+		order.Newest.raise(inv.Newest) // the log makes its states the order's
 		if order.Invoice == "" {
 			order.Invoice = invoice
 		}
@@ -175,8 +178,8 @@ func (l *links) join(j *Join, epoch Epoch, out *outcome) {
 	out.records = append(out.records, Record{ID: fmt.Sprintf("join_%s_%d", epoch, l.joins), Join: j})
 }
 
-func (out *outcome) add(ev *Event, learned bool) {
-	out.records = append(out.records, Record{ID: ev.ID, Event: ev, NewLinks: learned})
+func (out *outcome) add(ev *Event, learned, newest bool) {
+	out.records = append(out.records, Record{ID: ev.ID, Event: ev, NewLinks: learned, Newest: newest})
 }
 
 // fillLooked appends what a look-up found: the link, the order itself when its

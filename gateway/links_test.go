@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -309,5 +310,58 @@ func TestAskWithoutLeadershipIsForgotten(t *testing.T) {
 	in.Ask(Ask{Order: "o"})
 	if got := in.Stats().Waiting; got != 0 {
 		t.Errorf("%d look-ups wait at a node that does not lead, want 0", got)
+	}
+}
+
+// The log believes the leader and does not compare: it must never be wrong,
+// whatever it has forgotten, adopted, or seen already.
+func TestEventIsCalledTheNewestOnlyWhereItIs(t *testing.T) {
+	l := newMemLog()
+	w, r := newWriter(t, l), rand.New(rand.NewPCG(1, 2))
+	known, called := newLinks(), 0
+	for i := range 3000 {
+		pick := func(kind string) string { // others every now and then: links stay once they are known
+			if r.IntN(3) == 0 {
+				return ""
+			}
+			return fmt.Sprint(kind, i/30, "_", r.IntN(4))
+		}
+		switch r.IntN(100) {
+		case 0: // another leader
+			w.lead(false)
+			known = newLinks()
+		case 1: // trimmed
+			l.mu.Lock()
+			delete(l.data.states, "o"+pick("o"))
+			l.mu.Unlock()
+		case 2: // somebody misses it
+			delete(known.orders, pick("o"))
+		}
+		var batch []work
+		for range 1 + r.IntN(3) {
+			ev := testEvent(max(1, i+r.IntN(20)-10), Keys{Order: pick("o"), Invoice: pick("i"), Customer: pick("c")})
+			ev.Object = Object(r.IntN(int(ObjectPayment) + 1))
+			if r.IntN(10) == 0 {
+				ev.ID, ev.Version = fmt.Sprint("unversioned", i), Version{}
+			}
+			batch = append(batch, work{arrival: Arrival{Event: ev}})
+		}
+		if err := known.load(t.Context(), w.c, batch); err != nil {
+			t.Fatal(err)
+		}
+		var out outcome
+		for j := range batch {
+			known.fill(&batch[j], w.term.Epoch, &out)
+		}
+		for j := range out.records {
+			if out.records[j].Newest {
+				called++
+			}
+		}
+		w.records(out.records...)
+	}
+	l.check(t)
+	if called < 1000 {
+		t.Errorf("%d events were called the newest, want at least 1000", called)
 	}
 }

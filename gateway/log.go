@@ -86,6 +86,7 @@ type Record struct {
 	Event    *Event
 	Join     *Join
 	NewLinks bool // the event names links (order, invoice, customer) that the log may not have yet
+	Newest   bool // no state that the event could replace is newer: the log need not compare
 }
 
 // A Join entry tells what became known of an order after events of it were
@@ -132,14 +133,16 @@ type Appended struct {
 // An OrderLink is what the log knows of an order.
 type OrderLink struct {
 	Customer, Invoice string
-	Seen              bool // it has logged events
-	HasOrder          bool // its state holds a commerce_order
+	Seen              bool    // it has logged events
+	HasOrder          bool    // its state holds a commerce_order
+	Newest            Version // no state of it is newer
 }
 
 // An InvoiceLink is what the log knows of an invoice.
 type InvoiceLink struct {
-	Order string
-	Seen  bool // it has logged events that no order is known for
+	Order  string
+	Seen   bool    // it has logged events that no order is known for
+	Newest Version // none of their states is newer
 }
 
 // ReadFrom names a place to read from.

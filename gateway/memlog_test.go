@@ -24,7 +24,7 @@ type memLog struct {
 	data    *memData
 	scripts []memScript         // what data was made by; a rewind forgets the end of it
 	named   map[Position]string // every name ever given, on every timeline
-	broken  []string            // records that were given the name of another
+	broken  []string            // records that were given the name of another, or called newest falsely
 	clients []*memClient
 	retain  int // entries kept, when not 0
 }
@@ -139,7 +139,7 @@ func (l *memLog) check(t testing.TB) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range l.broken {
-		t.Errorf("two records of one name: %s", b)
+		t.Errorf("%s", b)
 	}
 	ids := map[string]bool{}
 	for i, e := range l.data.entries {
@@ -447,7 +447,11 @@ func (l *memLog) appendLocked(t Term, acked uint64, records []Record, cur Upstre
 	from, retain := d.seq, l.retain
 	l.runLocked(func(d *memData) {
 		for i := range records {
+			before := d.seq
 			d.append(t.Epoch, &records[i])
+			if d.seq > before && !d.holds(&records[i]) {
+				l.broken = append(l.broken, records[i].ID+" is called the newest and is not")
+			}
 		}
 		if !cur.IsZero() {
 			d.cursor = cur
@@ -477,7 +481,7 @@ func (l *memLog) nameLocked(e Entry) {
 		what = e.Event.ID
 	}
 	if old, ok := l.named[name]; ok && old != what {
-		l.broken = append(l.broken, fmt.Sprintf("%v: %s and %s", name, old, what))
+		l.broken = append(l.broken, fmt.Sprintf("two records of one name, %v: %s and %s", name, old, what))
 	}
 	l.named[name] = what
 }
@@ -607,15 +611,34 @@ func first(list []string) string {
 	return list[0]
 }
 
+// holds says whether r, called newest, took its place in the state.
+func (d *memData) holds(r *Record) bool {
+	if !r.Newest || r.Event.Object == ObjectOther || r.Event.Contest {
+		return true
+	}
+	k := r.Event.Keys
+	if k.Order != "" {
+		return d.states["o"+k.Order][r.Event.Object].ev == r.Event
+	}
+	return k.Invoice == "" || d.states["v"+k.Invoice][r.Event.Object].ev == r.Event
+}
+
+func (d *memData) newest(subject string) (v Version) {
+	for _, s := range d.states[subject] {
+		v.raise(s.ev.Version)
+	}
+	return v
+}
+
 func (c *memClient) Links(ctx context.Context, orders, invoices []string) (ol []OrderLink, il []InvoiceLink, err error) {
 	err = c.do(ctx, "links", func() error {
 		d := c.log.data
 		for _, o := range orders {
 			_, has := d.states["o"+o][ObjectOrder]
-			ol = append(ol, OrderLink{Customer: d.customerOf[o], Invoice: first(d.invoicesOf[o]), Seen: d.at["o"+o], HasOrder: has})
+			ol = append(ol, OrderLink{Customer: d.customerOf[o], Invoice: first(d.invoicesOf[o]), Seen: d.at["o"+o], HasOrder: has, Newest: d.newest("o" + o)})
 		}
 		for _, v := range invoices {
-			il = append(il, InvoiceLink{Order: d.orderOf[v], Seen: d.at["v"+v]})
+			il = append(il, InvoiceLink{Order: d.orderOf[v], Seen: d.at["v"+v], Newest: d.newest("v" + v)})
 		}
 		return nil
 	})

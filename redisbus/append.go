@@ -70,6 +70,9 @@ func appendRecord(args []any, r *gateway.Record) []any {
 	if r.NewLinks {
 		flags += "n"
 	}
+	if r.Newest {
+		flags += "w"
+	}
 	object := ev.Object
 	if ev.Contest {
 		object = gateway.ObjectOther // it must not take the place of what the order's customer may see
@@ -98,12 +101,18 @@ func (b *Bus) Links(ctx context.Context, orders, invoices []string) ([]gateway.O
 	ol := make([]gateway.OrderLink, len(orders))
 	for i := range ol {
 		l := list(r, i)
-		ol[i] = gateway.OrderLink{Customer: text(l, 0), Invoice: firstLine(text(l, 1)), Seen: number(l, 2) == 1, HasOrder: number(l, 3) == 1}
+		ol[i] = gateway.OrderLink{
+			Customer: text(l, 0), Invoice: firstLine(text(l, 1)), Seen: number(l, 2) == 1, HasOrder: number(l, 3) == 1,
+			Newest: gateway.Version{Millis: uint64(number(l, 4)), Seq: uint64(number(l, 5))},
+		}
 	}
 	il := make([]gateway.InvoiceLink, len(invoices))
 	for i := range il {
 		l := list(r, len(orders)+i)
-		il[i] = gateway.InvoiceLink{Order: text(l, 0), Seen: number(l, 1) == 1}
+		il[i] = gateway.InvoiceLink{
+			Order: text(l, 0), Seen: number(l, 1) == 1,
+			Newest: gateway.Version{Millis: uint64(number(l, 2)), Seq: uint64(number(l, 3))},
+		}
 	}
 	return ol, il, nil
 }

@@ -179,6 +179,100 @@ func TestStateWithoutNewsIsForgotten(t *testing.T) {
 	})
 }
 
+// A meta without the time is one that a version before this one wrote.
+func TestActivityIsStampedWithTheTimeOfTheLastRenewal(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		began := time.Now().Add(-time.Second)
+		term := acquire(t, b, gateway.AcquireRequest{})
+		n := 0
+		stamped := func(when string) time.Time {
+			t.Helper()
+			n++
+			mustAppend(t, b, term, uint64(n-1), event(n, orderKeys))
+			ms, err := b.client.ZScore(t.Context(), "{rt:test}:state_at", "oo1").Result()
+			if err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			return time.UnixMilli(int64(ms))
+		}
+		if got := stamped("acquired"); got.Before(began) {
+			t.Errorf("stamp in a new term = %v, want at least %v", got, began)
+		}
+		if err := b.client.HSet(t.Context(), "{rt:test}:meta", "now", 5000).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := stamped("old"), time.UnixMilli(5000); !got.Equal(want) {
+			t.Errorf("stamp = %v, want that of meta, %v", got, want)
+		}
+		if err := b.Renew(t.Context(), term, time.Minute, gateway.Health{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := stamped("renewed"); got.Before(began) {
+			t.Errorf("stamp after a renewal = %v, want at least %v", got, began)
+		}
+		if err := b.client.HDel(t.Context(), "{rt:test}:meta", "now").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got := stamped("without"); got.Before(began) {
+			t.Errorf("stamp without a time in meta = %v, want at least %v", got, began)
+		}
+	})
+}
+
+func TestLinksTellTheNewestVersion(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		payment := event(30, orderKeys)
+		payment.Object = gateway.ObjectPayment
+		mustAppend(t, b, term, 0, event(20, orderKeys), payment, event(10, orderKeys), event(7, gateway.Keys{Invoice: "i2"}))
+		orders, invoices, err := b.Links(t.Context(), []string{"o1", "unknown"}, []string{"i1", "i2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			of        string
+			got, want gateway.Version
+		}{
+			{"order", orders[0].Newest, payment.Version},
+			{"unknown order", orders[1].Newest, gateway.Version{}},
+			{"invoice of an order", invoices[0].Newest, gateway.Version{}},
+			{"invoice alone", invoices[1].Newest, event(7, orderKeys).Version},
+		} {
+			if c.got != c.want {
+				t.Errorf("newest of %s = %v, want %v", c.of, c.got, c.want)
+			}
+		}
+		if !orders[0].HasOrder || orders[1].HasOrder {
+			t.Errorf("HasOrder = %v and %v, want true and false", orders[0].HasOrder, orders[1].HasOrder)
+		}
+	})
+}
+
+func TestEventThatIsCalledTheNewestIsNotCompared(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		mustAppend(t, b, term, 0, event(5, orderKeys))
+		for i, newest := range []bool{false, true} {
+			ev := event(i+1, orderKeys)
+			called := []gateway.Record{{ID: ev.ID, Event: ev, Newest: newest}}
+			if _, err := b.Append(t.Context(), term, 0, called, cursorOf(ev)); err != nil {
+				t.Fatal(err)
+			}
+			want := event(5, orderKeys).ID
+			if newest {
+				want = ev.ID
+			}
+			s, err := b.Snapshot(t.Context(), []string{"o1"}, "")
+			if err != nil || len(s.States) != 1 || s.States[0].ID != want {
+				t.Errorf("called the newest %v: state %v, %v; want %s", newest, s.States, err, want)
+			}
+		}
+		if recent, err := b.Recent(t.Context(), []string{"o1"}, ""); err != nil || len(recent) != 3 {
+			t.Errorf("recent: %d entries, %v; want all 3", len(recent), err)
+		}
+	})
+}
+
 func TestSnapshotCoversTheNewestOrders(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})

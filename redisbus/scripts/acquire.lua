@@ -39,7 +39,8 @@ if not m[6] then redis.call('HSET', META, 'key', ARGV[5]) end
 local term = tonumber(m[1] or '0') + 1
 local fence = string.format('%.0f', term) .. '-' .. nonce
 -- What the last leader said of the upstream is no news of this term.
-redis.call('HSET', META, 'term', term, 'epoch', fence, 'seq', seq,
-  'health', string.format('catching_up %.0f starting', now_ms()))
+local now = string.format('%.0f', now_ms())
+redis.call('HSET', META, 'term', term, 'epoch', fence, 'seq', seq, 'now', now,
+  'health', 'catching_up ' .. now .. ' starting')
 redis.call('SET', LEASE, fence, 'PX', ARGV[2])
 return {'OK', fence, seq, cursor}

@@ -12,6 +12,7 @@ if m[4] ~= ARGV[3] then
   redis.pcall(ARGV[4], ARGV[6], 'N')
 end
 redis.call('HINCRBY', META, 'rung', 1)
+redis.call('HSET', META, 'now', string.format('%.0f', now_ms())) -- what append takes the time from
 local ring = 'B1 ' .. hex_of(ARGV[1]) .. string.format(' %.0f 0\n', tonumber(m[3]))
 redis.call(ARGV[4], ARGV[5], ring)
 redis.pcall(ARGV[4], ARGV[6], ring)
