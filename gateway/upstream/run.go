@@ -358,7 +358,7 @@ func (r *run) obey(root gjson.Result) error {
 		return f
 	default:
 		r.count.unknown.Add(1)
-		if r.kinds.first(kind) {
+		if r.kinds.first(strings.Clone(kind)) {
 			r.log.Debug("unknown kind of frame ignored", "bytes", len(root.Raw))
 		}
 	}
