@@ -293,8 +293,6 @@ func (t *term) appendFlight(ctx context.Context, f *flight) error {
 
 // send appends f and hands it out.
 func (t *term) send(ctx context.Context, f *flight) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
 	r, err := t.in.log.Append(ctx, t.Term, t.acked, f.out.records, f.out.cursor)
 	if err != nil {
 		return err

@@ -8,7 +8,8 @@ import (
 )
 
 // Append implements gateway.Log. A batch may be sent again after an error: what
-// is in the log already is not written twice.
+// is in the log already is not written twice. What bounds it is the time limits
+// of the connection.
 func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records []gateway.Record, cursor gateway.UpstreamCursor) (gateway.Appended, error) {
 	r, err := b.call(ctx, scriptAppend, func(c *command) {
 		c.args = append(append(c.args, t.Fence, acked, packCursor(cursor)), b.settings...)
