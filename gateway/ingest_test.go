@@ -503,7 +503,7 @@ func TestQueueIsBoundedByBytes(t *testing.T) {
 	if n > queueBytes/MaxEventBytes {
 		t.Errorf("%d MiB queued, want at most %d", n, queueBytes/MaxEventBytes)
 	}
-	if got := len(q.take()); got != 1 {
+	if got := len(q.take(nil)); got != 1 {
 		t.Errorf("a batch of %d large events, want 1", got)
 	}
 	if err := q.put(ctx, work{health: &Health{}}, true); err != nil {

@@ -24,8 +24,9 @@ type Log interface {
 	Release(ctx context.Context, t Term) error
 	// Append writes records in order, each at most once, together with the
 	// cursor, and announces them. acked is the highest seq this term saw
-	// acknowledged. The events are not copied. ErrFenced, ErrRewound and ErrHistoryLost end the term;
-	// nothing was written then.
+	// acknowledged. The events are not copied, records is not kept. It ends
+	// within seconds by itself, for a timer for each event is dear. ErrFenced,
+	// ErrRewound and ErrHistoryLost end the term; nothing was written then.
 	Append(ctx context.Context, t Term, acked uint64, records []Record, c UpstreamCursor) (Appended, error)
 	// Links returns what the log knows of orders and invoices, in the order asked.
 	Links(ctx context.Context, orders, invoices []string) ([]OrderLink, []InvoiceLink, error)

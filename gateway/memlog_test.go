@@ -424,6 +424,9 @@ func (c *memClient) Release(ctx context.Context, t Term) error {
 }
 
 func (c *memClient) Append(ctx context.Context, t Term, acked uint64, records []Record, cur UpstreamCursor) (out Appended, err error) {
+	records = slices.Clone(records) // the caller uses it again
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
 	err = c.do(ctx, "append", func() error {
 		out, err = c.log.appendLocked(t, acked, records, cur)
 		return err

@@ -60,8 +60,8 @@ func (q *queue) put(ctx context.Context, w work, force bool) error {
 	}
 }
 
-// take returns what arrived meanwhile, at most one batch.
-func (q *queue) take() []work {
+// take appends to batch, which is empty, what arrived meanwhile, at most one batch.
+func (q *queue) take(batch []work) []work {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, bytes := 0, 0
@@ -69,9 +69,15 @@ func (q *queue) take() []work {
 		bytes += q.items[n].size()
 		n++
 	}
-	batch := q.items[:n:n]
-	if q.items = q.items[n:]; len(q.items) == 0 {
+	batch = append(batch, q.items[:n]...)
+	clear(q.items[:n])
+	switch {
+	case n < len(q.items):
+		q.items = q.items[n:]
+	case n > batchRecords/2:
 		q.items = nil // let the array go
+	default:
+		q.items = q.items[:0]
 	}
 	q.bytes -= bytes
 	signal(q.drawn)

@@ -66,7 +66,7 @@ func TestBatchesAreBounded(t *testing.T) {
 			}
 		}
 		for i, want := range tt.want {
-			if got := len(q.take()); got != want {
+			if got := len(q.take(nil)); got != want {
 				t.Errorf("%s: batch %d has %d records, want %d", name, i, got, want)
 			}
 		}

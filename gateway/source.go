@@ -47,7 +47,7 @@ type SourceSink interface {
 	// Confirm returns nil if this node may still hold the upstream connection;
 	// a leader that was paused past its lease must not kick its successor.
 	Confirm(ctx context.Context) error
-	// Put takes the next events in arrival order. more says that the source has
+	// Put takes the next events in arrival order, and does not keep the slice. more says that the source has
 	// the ones after them at hand already; without it the caller has nothing else
 	// to do, and may find itself doing the rest of the way into the log. It blocks
 	// while the queue to the log is full; that is the backpressure onto the

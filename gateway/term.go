@@ -18,6 +18,7 @@ type term struct {
 
 	turn   chan struct{} // cap 1: held by who appends, and with it links and the fields below
 	flight *flight       // nil when all that was taken is appended
+	room   flight        // for flight, which is made only once
 	acked  uint64
 
 	elsewhere time.Time // since when others alone reach the upstream; touched by the renewing goroutine only
@@ -239,11 +240,11 @@ func (t *term) appendHere(ctx context.Context) {
 func (t *term) appendQueued(ctx context.Context) error {
 	for {
 		if t.flight == nil {
-			batch := t.queue.take()
-			if len(batch) == 0 {
+			if t.room.batch = t.queue.take(t.room.batch); len(t.room.batch) == 0 {
 				return nil
 			}
-			t.flight = &flight{batch: batch, began: time.Now()}
+			t.flight = &t.room
+			t.flight.began = time.Now()
 		}
 		if err := t.appendFlight(ctx, t.flight); err != nil {
 			if time.Since(t.flight.began) >= staleAfter {
@@ -251,6 +252,7 @@ func (t *term) appendQueued(ctx context.Context) error {
 			}
 			return err
 		}
+		t.flight.land()
 		t.flight = nil
 		t.setFailing(time.Time{})
 	}
@@ -264,6 +266,14 @@ type flight struct {
 	began  time.Time
 	filled bool // out is what the batch becomes
 	out    outcome
+}
+
+// land makes f ready for the next batch. It must not keep the events of this one.
+func (f *flight) land() {
+	clear(f.batch)
+	clear(f.out.records)
+	clear(f.out.unrouted)
+	*f = flight{batch: f.batch[:0], out: outcome{records: f.out.records[:0], unrouted: f.out.unrouted[:0]}}
 }
 
 func (t *term) appendFlight(ctx context.Context, f *flight) error {
@@ -294,8 +304,6 @@ func (t *term) appendFlight(ctx context.Context, f *flight) error {
 
 // send appends f and hands it out.
 func (t *term) send(ctx context.Context, f *flight) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
 	r, err := t.in.log.Append(ctx, t.Term, t.acked, f.out.records, f.out.cursor)
 	if err != nil {
 		return err

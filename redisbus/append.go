@@ -8,16 +8,15 @@ import (
 )
 
 // Append implements gateway.Log. A batch may be sent again after an error: what
-// is in the log already is not written twice.
-func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records []gateway.Record, c gateway.UpstreamCursor) (gateway.Appended, error) {
-	seenMax := max(4*b.cfg.RetentionEvents, minSeen)
-	args := make([]any, 0, 9+9*len(records))
-	args = append(args, t.Fence, acked, packCursor(c), b.cfg.RetentionEvents, seenMax,
-		b.cfg.MaxOrders, stateMaxAge.Milliseconds(), b.publishCommand(), b.channel)
-	for i := range records {
-		args = appendRecord(args, &records[i])
-	}
-	r, err := b.run(ctx, scriptAppend, args...)
+// is in the log already is not written twice. What bounds it is the time limits
+// of the connection.
+func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records []gateway.Record, cursor gateway.UpstreamCursor) (gateway.Appended, error) {
+	r, err := b.call(ctx, scriptAppend, func(c *command) {
+		c.args = append(append(c.args, t.Fence, acked, packCursor(cursor)), b.settings...)
+		for i := range records {
+			c.record(&records[i])
+		}
+	})
 	if err != nil {
 		return gateway.Appended{}, err
 	}
@@ -50,9 +49,11 @@ func (b *Bus) appended(t gateway.Term, out gateway.Appended, records []gateway.R
 	return entries
 }
 
-func appendRecord(args []any, r *gateway.Record) []any {
-	if r.Join != nil {
-		j := r.Join
+// record adds r, which must not change before the command has been sent: its
+// fields are pointed at, for each that is put into an interface is an allocation.
+func (c *command) record(r *gateway.Record) {
+	from := len(c.blobs)
+	if j := r.Join; j != nil {
 		flags := "jn"
 		if j.Link {
 			flags += "l"
@@ -63,22 +64,26 @@ func appendRecord(args []any, r *gateway.Record) []any {
 		if j.Missing {
 			flags += "q"
 		}
-		return append(args, flags, r.ID, j.Order, j.Invoice, j.Customer, "0", 0, 0, packJoin(j))
+		c.blobs = appendJoin(c.blobs, j)
+		c.args = append(c.args, flags, &r.ID, &j.Order, &j.Invoice, &j.Customer, "0", 0, 0, c.blobs[from:])
+		return
 	}
-	ev := r.Event
-	flags := "e"
-	if r.NewLinks {
-		flags += "n"
-	}
-	if r.Newest {
-		flags += "w"
+	ev, flags := r.Event, any("e")
+	switch {
+	case r.NewLinks && r.Newest:
+		flags = "enw"
+	case r.NewLinks:
+		flags = "en"
+	case r.Newest:
+		flags = "ew"
 	}
 	object := ev.Object
 	if ev.Contest {
 		object = gateway.ObjectOther // it must not take the place of what the order's customer may see
 	}
-	return append(args, flags, r.ID, ev.Keys.Order, ev.Keys.Invoice, ev.Keys.Customer, int(object),
-		ev.Version.Millis, ev.Version.Seq, packEvent(ev))
+	c.blobs = appendEvent(c.blobs, ev)
+	c.args = append(c.args, flags, &r.ID, &ev.Keys.Order, &ev.Keys.Invoice, &ev.Keys.Customer, int(object),
+		&ev.Version.Millis, &ev.Version.Seq, c.blobs[from:])
 }
 
 // Links implements gateway.Log.

@@ -2,8 +2,10 @@ package redisbus
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"reflect"
 	"testing"
 	"time"
@@ -589,6 +591,28 @@ func TestScriptsAreLoadedAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustAppend(t, b, term, uint64(i), event(i+1, orderKeys))
+	}
+}
+
+// Nobody bounds an append but the bus itself, and what it gives up may be sent again.
+func TestAppendEndsByItself(t *testing.T) {
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{})
+	term := acquire(t, b, gateway.AcquireRequest{})
+	mustAppend(t, b, term, 0, event(1, orderKeys))
+	if err := b.client.Do(t.Context(), "CLIENT", "PAUSE", "600000", "WRITE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	batch := records(event(2, orderKeys))
+	var timeout net.Error
+	if _, err := b.Append(context.Background(), term, 1, batch, cursorOf(event(2, orderKeys))); !errors.As(err, &timeout) || !timeout.Timeout() {
+		t.Fatalf("Append to a Redis that does not answer = %v, want a timeout", err)
+	}
+	if err := b.client.Do(t.Context(), "CLIENT", "UNPAUSE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := b.Append(t.Context(), term, 1, batch, cursorOf(event(2, orderKeys)))
+	if err != nil || r.Seq != 2 {
+		t.Errorf("Append again = %+v, %v, want seq 2", r, err)
 	}
 }
 

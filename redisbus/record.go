@@ -22,9 +22,8 @@ const (
 // errGarbage says that stored bytes are not what this package writes.
 var errGarbage = errors.New("redisbus: malformed entry")
 
-// packEvent writes ev as length-prefixed fields. The scripts never look inside.
-func packEvent(ev *gateway.Event) []byte {
-	b := make([]byte, 0, 128+len(ev.ID)+len(ev.Data))
+// appendEvent appends ev as length-prefixed fields. The scripts never look inside.
+func appendEvent(b []byte, ev *gateway.Event) []byte {
 	var contest byte
 	if ev.Contest {
 		contest = 1
@@ -40,15 +39,15 @@ func packEvent(ev *gateway.Event) []byte {
 	return append(b, ev.Data...)
 }
 
-// packJoin writes j without its states, which the append script adds.
-func packJoin(j *gateway.Join) []byte {
+// appendJoin appends j without its states, which the append script adds.
+func appendJoin(b []byte, j *gateway.Join) []byte {
 	var flags byte
 	for i, on := range []bool{j.Link, j.Covered, j.Missing} {
 		if on {
 			flags |= 1 << i
 		}
 	}
-	b := []byte{schema, kindJoin, flags, 0}
+	b = append(b, schema, kindJoin, flags, 0)
 	for _, s := range []string{j.Order, j.Invoice, j.Customer} {
 		b = appendField(b, s)
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 func FuzzRecord(f *testing.F) {
-	f.Add(string(packEvent(event(1, orderKeys))), "")
-	f.Add(string(packJoin(&gateway.Join{Order: "o", Invoice: "i", Customer: "c", Link: true, Covered: true})), "")
+	f.Add(string(appendEvent(nil, event(1, orderKeys))), "")
+	f.Add(string(appendJoin(nil, &gateway.Join{Order: "o", Invoice: "i", Customer: "c", Link: true, Covered: true})), "")
 	f.Add("\x01e\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "9:x")
 	f.Fuzz(func(t *testing.T, blob, states string) {
 		ev, join, err := unpack(blob, states)
@@ -22,7 +22,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatalf("unpack = %v, %v; want exactly one", ev, join)
 		}
 		if ev != nil {
-			again, _, err := unpack(string(packEvent(ev)), "")
+			again, _, err := unpack(string(appendEvent(nil, ev)), "")
 			if err != nil || !reflect.DeepEqual(again, ev) {
 				t.Fatalf("second unpack = %+v, %v; want %+v", again, err, ev)
 			}
@@ -33,7 +33,7 @@ func FuzzRecord(f *testing.F) {
 // A frame outlives the batch that it came in; one that held on to a part of the
 // batch would keep all of it in memory.
 func TestUnpackedEventKeepsNothingOfItsBatch(t *testing.T) {
-	blob := string(packEvent(event(1, gateway.Keys{Order: "o", Invoice: "i", Customer: "c", Wallet: "w", Network: "n"})))
+	blob := string(appendEvent(nil, event(1, gateway.Keys{Order: "o", Invoice: "i", Customer: "c", Wallet: "w", Network: "n"})))
 	ev, _, err := unpack(blob, "")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func TestUnpackedEventKeepsNothingOfItsBatch(t *testing.T) {
 }
 
 func FuzzAnnouncement(f *testing.F) {
-	blob := string(packEvent(event(1, orderKeys)))
+	blob := string(appendEvent(nil, event(1, orderKeys)))
 	f.Add("N")
 	f.Add("Ao1\nc1")
 	f.Add("B1 00000000002a 7 1\n" + itoa(len(blob)) + ",0:" + blob)

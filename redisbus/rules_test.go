@@ -106,7 +106,7 @@ func TestForksAreBounded(t *testing.T) {
 
 func TestRecordOfAnotherSchemaIsGarbage(t *testing.T) {
 	for name, blob := range map[string]string{
-		"event": string(packEvent(event(1, orderKeys))), "join": string(packJoin(&gateway.Join{Order: "o1", Customer: "c1"})),
+		"event": string(appendEvent(nil, event(1, orderKeys))), "join": string(appendJoin(nil, &gateway.Join{Order: "o1", Customer: "c1"})),
 	} {
 		if _, _, err := unpack(blob, ""); err != nil {
 			t.Errorf("%s of schema %d: %v, want nil", name, schema, err)
@@ -126,8 +126,10 @@ func TestSeenIsBounded(t *testing.T) {
 		appendOne := func(n int) (added int64) {
 			t.Helper()
 			ev := event(n, orderKeys)
-			args := []any{term.Fence, 0, packCursor(cursorOf(ev)), 1000, most, 1000, stateMaxAge.Milliseconds(), "PUBLISH", b.channel}
-			r, err := b.run(t.Context(), scriptAppend, appendRecord(args, &records(ev)[0])...)
+			r, err := b.call(t.Context(), scriptAppend, func(c *command) {
+				c.args = append(c.args, term.Fence, 0, packCursor(cursorOf(ev)), 1000, most, 1000, stateMaxAge.Milliseconds(), "PUBLISH", b.channel)
+				c.record(&records(ev)[0])
+			})
 			if err != nil || text(r, 0) != "OK" {
 				t.Fatalf("append %d: %v, %v", n, r, err)
 			}

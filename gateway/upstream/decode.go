@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/tidwall/gjson"
 
@@ -47,12 +48,14 @@ type entry struct {
 	skip    bool                   // it need not be handed over, and nothing more was read of it
 }
 
-// parse checks raw before anything trusts or recurses into it.
+// parse checks raw before anything trusts or recurses into it. The result is in
+// raw's own bytes, which must not change as long as it is used; what is kept of
+// it is copied.
 func parse(raw []byte) (gjson.Result, error) {
 	if !utf8.Valid(raw) || depth(raw) > maxDepth || !gjson.ValidBytes(raw) {
 		return gjson.Result{}, ErrMalformed
 	}
-	root := gjson.ParseBytes(raw)
+	root := gjson.Parse(unsafe.String(unsafe.SliceData(raw), len(raw)))
 	if !root.IsObject() {
 		return gjson.Result{}, ErrMalformed
 	}

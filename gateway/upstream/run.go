@@ -49,6 +49,9 @@ type run struct {
 	paying bool      // a sweep that pays one is under way
 	paidAt time.Time // when the last one began
 
+	entries  []entry           // for handle, of no use but to be used again
+	arrivals []gateway.Arrival // likewise, for put
+
 	poison   int // frames beyond the limit at
 	poisonAt string
 }
@@ -313,7 +316,13 @@ func (r *run) holdsCursor() bool { return r.debt != nil || r.paying }
 // handle hands over the events among frames, in order, and obeys the others. more
 // is as for gateway.SourceSink.Put.
 func (r *run) handle(ctx context.Context, frames []frame, more bool) error {
-	var events []entry
+	events := r.entries[:0]
+	defer func() {
+		clear(events)
+		if r.entries = events[:0]; cap(events) > putEvents {
+			r.entries = nil
+		}
+	}()
 	for _, f := range frames {
 		r.count.frames.Add(1)
 		e, root, err := r.read(f)
@@ -329,7 +338,8 @@ func (r *run) handle(ctx context.Context, frames []frame, more bool) error {
 		if err := r.putStream(ctx, events, true); err != nil {
 			return err
 		}
-		events = nil
+		clear(events)
+		events = events[:0]
 		if err := r.obey(root); err != nil {
 			return err
 		}
@@ -362,7 +372,7 @@ func (r *run) obey(root gjson.Result) error {
 		return f
 	default:
 		r.count.unknown.Add(1)
-		if r.kinds.first(kind) {
+		if r.kinds.first(strings.Clone(kind)) {
 			r.log.Debug("unknown kind of frame ignored", "bytes", len(root.Raw))
 		}
 	}
@@ -526,13 +536,16 @@ func (r *run) putSwept(ctx context.Context, entries []entry) error {
 func (r *run) put(ctx context.Context, entries []entry, more bool, cursor func(entry) gateway.UpstreamCursor) error {
 	for len(entries) > 0 {
 		n := min(len(entries), putEvents)
-		arrivals := make([]gateway.Arrival, n)
-		for i, e := range entries[:n] {
-			arrivals[i] = gateway.Arrival{Event: e.Event, Cursor: cursor(e)}
+		arrivals := r.arrivals[:0]
+		for _, e := range entries[:n] {
+			arrivals = append(arrivals, gateway.Arrival{Event: e.Event, Cursor: cursor(e)})
 			r.recent.add(e.ID)
 		}
 		entries = entries[n:]
-		if err := r.sink.Put(ctx, more || len(entries) > 0, arrivals...); err != nil {
+		err := r.sink.Put(ctx, more || len(entries) > 0, arrivals...)
+		clear(arrivals)
+		r.arrivals = arrivals[:0]
+		if err != nil {
 			return err
 		}
 		r.count.events.Add(uint64(n))

@@ -42,7 +42,8 @@ type frame struct {
 }
 
 // A hand takes frames over from a stream, on the goroutine that reads: while it
-// blocks, nothing is read, which is the backpressure onto the socket. more says
+// blocks, nothing is read, which is the backpressure onto the socket. The slice
+// is the stream's own. more says
 // that the next frames are there already. After an error nothing is read any more.
 type hand func(frames []frame, more bool) error
 
@@ -250,7 +251,10 @@ func (st *stream) handReady(more bool) error {
 		return nil
 	}
 	frames := st.ready
-	st.ready = nil
+	defer func() {
+		clear(frames)
+		st.ready = frames[:0]
+	}()
 	st.mu.Lock()
 	take := st.hand
 	if take == nil {
