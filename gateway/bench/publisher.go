@@ -56,11 +56,18 @@ func (p *publisher) flush() error {
 	return nil
 }
 
+// answersEvery is how long answers may wait to be looked at: to be woken for each
+// of them would be a good part of what the clients take.
+const answersEvery = 20 * time.Millisecond
+
 // answerLoop looks for answers that are no success.
 func (p *publisher) answerLoop() {
 	defer close(p.done)
-	in := bufio.NewReader(p.conn)
+	in := bufio.NewReaderSize(p.conn, 64<<10)
 	for {
+		if in.Buffered() == 0 {
+			time.Sleep(answersEvery)
+		}
 		resp, err := http.ReadResponse(in, nil)
 		if err != nil {
 			return // closed
