@@ -17,8 +17,10 @@ import (
 const (
 	// putEvents bounds one Put: small enough to be a batch of the log.
 	putEvents = 256
-	// maxRecent bounds the ids that a sweep leaves out; twice as many are held.
+	// The ids that a sweep leaves out are bounded by their number, and to what one
+	// may list of: twice that is held.
 	maxRecent = 50_000
+	recentAge = 2 * time.Minute
 	// poisonLimit is how often a frame beyond the read limit may end the stream
 	// at one cursor. After that we dial without since: the backfill, which steps
 	// over such events one by one, covers what the replay would have brought.
@@ -536,10 +538,10 @@ func (r *run) putSwept(ctx context.Context, entries []entry) error {
 func (r *run) put(ctx context.Context, entries []entry, more bool, cursor func(entry) gateway.UpstreamCursor) error {
 	for len(entries) > 0 {
 		n := min(len(entries), putEvents)
-		arrivals := r.arrivals[:0]
+		arrivals, now := r.arrivals[:0], time.Now()
 		for _, e := range entries[:n] {
 			arrivals = append(arrivals, gateway.Arrival{Event: e.Event, Cursor: cursor(e)})
-			r.recent.add(e.ID)
+			r.recent.add(e.ID, now)
 		}
 		entries = entries[n:]
 		err := r.sink.Put(ctx, more || len(entries) > 0, arrivals...)
@@ -570,14 +572,14 @@ func (s *Source) quarantine(where string, raw []byte, why error) {
 }
 
 // recent holds the ids of the last events handed over. The zero value is empty.
-type recent struct{ young, old map[string]struct{} }
+type recent struct {
+	young, old map[string]struct{}
+	since      time.Time // when young was made
+}
 
-func (r *recent) add(id string) {
-	if len(r.young) >= maxRecent {
-		r.old, r.young = r.young, nil
-	}
-	if r.young == nil {
-		r.young = make(map[string]struct{})
+func (r *recent) add(id string, now time.Time) {
+	if len(r.young) >= maxRecent || now.Sub(r.since) >= recentAge {
+		r.old, r.young, r.since = r.young, make(map[string]struct{}), now
 	}
 	r.young[id] = struct{}{}
 }

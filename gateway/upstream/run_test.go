@@ -821,3 +821,24 @@ func TestBackfillLeavesOutWhatIsHandedOver(t *testing.T) {
 		t.Error("the list does not reach the cursor's event, want it to: it was only left out")
 	}
 }
+
+// What a sweep leaves out must not grow for as long as a connection lasts.
+func TestHandedOverIsForgottenWithTime(t *testing.T) {
+	var r recent
+	now := time.Now()
+	r.add("a", now)
+	r.add("b", now.Add(recentAge))
+	if !r.has("a") || !r.has("b") {
+		t.Errorf("after %v: has(a) = %t, has(b) = %t, want both", recentAge, r.has("a"), r.has("b"))
+	}
+	r.add("c", now.Add(2*recentAge))
+	if r.has("a") || !r.has("b") || !r.has("c") {
+		t.Errorf("after %v: has(a) = %t, has(b) = %t, has(c) = %t, want false, true, true", 2*recentAge, r.has("a"), r.has("b"), r.has("c"))
+	}
+	for i := range 3 * maxRecent {
+		r.add(fakeID(i), now.Add(2*recentAge))
+	}
+	if got := len(r.young) + len(r.old); got > 2*maxRecent {
+		t.Errorf("%d ids held, want at most %d", got, 2*maxRecent)
+	}
+}
