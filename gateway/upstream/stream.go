@@ -42,9 +42,9 @@ type frame struct {
 }
 
 // A hand takes frames over from a stream, on the goroutine that reads: while it
-// blocks, nothing is read, which is the backpressure onto the socket. The slice
-// is the stream's own. more says
-// that the next frames are there already. After an error nothing is read any more.
+// blocks, nothing is read, which is the backpressure onto the socket. The slice is
+// the stream's own. more says that the next frames are there already. After an
+// error nothing is read any more.
 type hand func(frames []frame, more bool) error
 
 // A stream is one open socket. It begins holding what it reads: it reads on, so
