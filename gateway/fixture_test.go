@@ -73,11 +73,13 @@ func (w *writer) join(id string, j Join) {
 	w.records(Record{ID: "join_" + id, Join: &j})
 }
 
-func (w *writer) records(records ...Record) {
+func (w *writer) records(records ...Record) Appended {
 	w.t.Helper()
-	if _, err := w.c.Append(context.Background(), w.term, 0, records, UpstreamCursor{}); err != nil {
+	out, err := w.c.Append(context.Background(), w.term, 0, records, UpstreamCursor{})
+	if err != nil {
 		w.t.Fatal(err)
 	}
+	return out
 }
 
 // startNode runs a node until the bubble ends.

@@ -16,11 +16,15 @@ const maxLinks = 50_000
 type links struct {
 	orders   map[string]*OrderLink
 	invoices map[string]*InvoiceLink
+	fronts   fronts
 	joins    uint64 // numbers this term's join entries
 }
 
 func newLinks() *links {
-	return &links{orders: map[string]*OrderLink{}, invoices: map[string]*InvoiceLink{}}
+	return &links{
+		orders: map[string]*OrderLink{}, invoices: map[string]*InvoiceLink{},
+		fronts: fronts{of: map[string]front{}},
+	}
 }
 
 // An outcome is what a batch becomes.
@@ -36,6 +40,7 @@ func (l *links) load(ctx context.Context, log Log, batch []work) error {
 	if len(l.orders)+len(l.invoices) > maxLinks {
 		clear(l.orders)
 		clear(l.invoices)
+		clear(l.fronts.of)
 	}
 	for i := range batch {
 		if r := batch[i].looked; r != nil && r.asked {
@@ -122,7 +127,7 @@ func (l *links) fillEvent(ev *Event, epoch Epoch, out *outcome) {
 			newest = inv.Newest.raise(ev.Version)
 			out.unrouted = append(out.unrouted, lookup{invoice: k.Invoice})
 		}
-		out.add(ev, false, newest)
+		out.add(ev, false, newest, 0)
 		return
 	}
 	order := l.orders[k.Order]
@@ -146,7 +151,7 @@ func (l *links) fillEvent(ev *Event, epoch Epoch, out *outcome) {
 	if ev.Object == ObjectOrder {
 		order.HasOrder = true
 	}
-	out.add(ev, learned, order.Newest.raise(ev.Version))
+	out.add(ev, learned, order.Newest.raise(ev.Version), l.fronts.settled(ev, len(out.records)))
 }
 
 // learn takes note of an order's first customer and an invoice's first order.
@@ -175,11 +180,12 @@ func (l *links) learn(id, invoice, customer string, epoch Epoch, out *outcome) b
 
 func (l *links) join(j *Join, epoch Epoch, out *outcome) {
 	l.joins++
+	delete(l.fronts.of, j.Customer) // whom the log puts in front for it is not followed
 	out.records = append(out.records, Record{ID: fmt.Sprintf("join_%s_%d", epoch, l.joins), Join: j})
 }
 
-func (out *outcome) add(ev *Event, learned, newest bool) {
-	out.records = append(out.records, Record{ID: ev.ID, Event: ev, NewLinks: learned, Newest: newest})
+func (out *outcome) add(ev *Event, learned, newest bool, settled uint64) {
+	out.records = append(out.records, Record{ID: ev.ID, Event: ev, NewLinks: learned, Newest: newest, Settled: settled})
 }
 
 // fillLooked appends what a look-up found: the link, the order itself when its

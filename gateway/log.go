@@ -88,6 +88,10 @@ type Record struct {
 	Join     *Join
 	NewLinks bool // the event names links (order, invoice, customer) that the log may not have yet
 	Newest   bool // no state that the event could replace is newer: the log need not compare
+	// Settled, when not 0, says that the event's order came to the front of its
+	// customer's orders so many records ago and is there still: the log need not
+	// take note of it again.
+	Settled uint64
 }
 
 // A Join entry tells what became known of an order after events of it were

@@ -24,7 +24,7 @@ type memLog struct {
 	data    *memData
 	scripts []memScript         // what data was made by; a rewind forgets the end of it
 	named   map[Position]string // every name ever given, on every timeline
-	broken  []string            // records that were given the name of another, or called newest falsely
+	broken  []string            // records that were given the name of another, or called newest or settled falsely
 	clients []*memClient
 	retain  int // entries kept, when not 0
 }
@@ -450,8 +450,11 @@ func (l *memLog) appendLocked(t Term, acked uint64, records []Record, cur Upstre
 	from, retain := d.seq, l.retain
 	l.runLocked(func(d *memData) {
 		for i := range records {
-			before := d.seq
+			before, settled := d.seq, d.settled(&records[i])
 			d.append(t.Epoch, &records[i])
+			if d.seq > before && !settled {
+				l.broken = append(l.broken, records[i].ID+" is called settled and is not")
+			}
 			if d.seq > before && !d.holds(&records[i]) {
 				l.broken = append(l.broken, records[i].ID+" is called the newest and is not")
 			}
@@ -514,6 +517,9 @@ func (d *memData) append(epoch Epoch, r *Record) {
 		}
 		d.recent[subject] = append(d.recent[subject], d.seq)
 		d.at[subject] = true
+	}
+	if ev.Keys.Customer != "" && d.customerOf[ev.Keys.Order] == "" {
+		d.learn(ev.Keys.Order, ev.Keys.Invoice, ev.Keys.Customer) // the writer remembers what was trimmed, or came with a duplicate
 	}
 	d.toFront(ev.Keys.Order, ev.Keys.Customer)
 }
@@ -612,6 +618,15 @@ func first(list []string) string {
 		return ""
 	}
 	return list[0]
+}
+
+// settled says whether the order of r, called settled, is in front.
+func (d *memData) settled(r *Record) bool {
+	if r.Settled == 0 {
+		return true
+	}
+	k := r.Event.Keys
+	return d.at["o"+k.Order] && first(d.ordersOf[k.Customer]) == k.Order
 }
 
 // holds says whether r, called newest, took its place in the state.

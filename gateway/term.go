@@ -309,6 +309,7 @@ func (t *term) send(ctx context.Context, f *flight) error {
 		return err
 	}
 	t.acked = r.Seq
+	t.links.fronts.appended(f.out.records, r.Duplicates)
 	t.in.appended.Add(int64(r.Added))
 	t.in.duplicates.Add(int64(r.Duplicates))
 	t.account(&f.out)

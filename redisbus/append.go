@@ -11,47 +11,52 @@ import (
 // is in the log already is not written twice. What bounds it is the time limits
 // of the connection.
 func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records []gateway.Record, cursor gateway.UpstreamCursor) (gateway.Appended, error) {
-	r, err := b.call(ctx, scriptAppend, func(c *command) {
-		c.args = append(append(c.args, t.Fence, acked, packCursor(cursor)), b.settings...)
-		for i := range records {
-			c.record(&records[i])
-		}
-	})
+	c := b.command(b.append, b.appendKeys)
+	c.fence, c.acked = t.Fence, acked
+	c.args = append(c.args, &c.fence, &c.acked)
+	c.blobs = appendCursor(c.blobs, cursor)
+	c.packed(0)
+	for i := range records {
+		c.record(&records[i], b.cfg.MaxOrders)
+	}
+	v, err := c.call(ctx)
 	if err != nil {
 		return gateway.Appended{}, err
 	}
+	if tip, ok := v.(int64); ok { // all of it was written, just as it is
+		return gateway.Appended{Seq: uint64(tip), Added: len(records), Entries: entriesOf(t, uint64(tip), records)}, nil
+	}
+	r, _ := v.([]any)
 	if _, err := status("append", r); err != nil {
 		return gateway.Appended{}, err
 	}
 	out := gateway.Appended{Seq: uint64(number(r, 1)), Added: int(number(r, 2)), Duplicates: int(number(r, 3))}
-	out.Entries = b.appended(t, out, records, text(r, 4))
-	return out, nil
-}
-
-// appended returns what was written. announced says so where it is not just
-// records; it is "" where it is.
-func (b *Bus) appended(t gateway.Term, out gateway.Appended, records []gateway.Record, announced string) []gateway.Entry {
-	if announced != "" {
+	if announced := text(r, 4); announced != "" {
 		a, err := parseAnnouncement(announced)
 		if err != nil {
 			b.garbage.Add(1)
 		}
-		return a.Entries
+		out.Entries = a.Entries
 	}
-	if out.Added != len(records) {
-		return nil
-	}
+	return out, nil
+}
+
+// entriesOf returns records as the entries up to tip.
+func entriesOf(t gateway.Term, tip uint64, records []gateway.Record) []gateway.Entry {
 	entries := make([]gateway.Entry, len(records))
 	for i := range records {
-		seq := out.Seq - uint64(len(records)-1-i)
+		seq := tip - uint64(len(records)-1-i)
 		entries[i] = gateway.Entry{Seq: seq, Epoch: t.Epoch, Event: records[i].Event, Join: records[i].Join}
 	}
 	return entries
 }
 
+// eventFlags are an event's: n is the lowest bit, f the highest.
+var eventFlags = [...]any{"e", "en", "ew", "enw", "ef", "enf", "ewf", "enwf"}
+
 // record adds r, which must not change before the command has been sent: its
 // fields are pointed at, for each that is put into an interface is an allocation.
-func (c *command) record(r *gateway.Record) {
+func (c *command) record(r *gateway.Record, maxOrders int) {
 	from := len(c.blobs)
 	if j := r.Join; j != nil {
 		flags := "jn"
@@ -65,25 +70,31 @@ func (c *command) record(r *gateway.Record) {
 			flags += "q"
 		}
 		c.blobs = appendJoin(c.blobs, j)
-		c.args = append(c.args, flags, &r.ID, &j.Order, &j.Invoice, &j.Customer, "0", 0, 0, c.blobs[from:])
+		c.args = append(c.args, flags, &r.ID, &j.Order, &j.Invoice, &j.Customer, "j", "")
+		c.packed(from)
 		return
 	}
-	ev, flags := r.Event, any("e")
-	switch {
-	case r.NewLinks && r.Newest:
-		flags = "enw"
-	case r.NewLinks:
-		flags = "en"
-	case r.Newest:
-		flags = "ew"
+	ev, flags := r.Event, 0
+	if r.NewLinks {
+		flags |= 1
+	}
+	if r.Newest {
+		flags |= 2
+	}
+	// By count the log forgets an order after cfg.MaxOrders others.
+	if r.Settled > 0 && r.Settled <= uint64(maxOrders/8) {
+		flags |= 4
 	}
 	object := ev.Object
 	if ev.Contest {
 		object = gateway.ObjectOther // it must not take the place of what the order's customer may see
 	}
+	c.args = append(c.args, eventFlags[flags], &r.ID, &ev.Keys.Order, &ev.Keys.Invoice, &ev.Keys.Customer, int(object))
+	c.blobs = appendVersion(c.blobs, ev.Version)
+	c.packed(from)
+	from = len(c.blobs)
 	c.blobs = appendEvent(c.blobs, ev)
-	c.args = append(c.args, flags, &r.ID, &ev.Keys.Order, &ev.Keys.Invoice, &ev.Keys.Customer, int(object),
-		&ev.Version.Millis, &ev.Version.Seq, c.blobs[from:])
+	c.packed(from)
 }
 
 // Links implements gateway.Log.

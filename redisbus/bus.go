@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,8 +50,9 @@ type Bus struct {
 	cfg     Config
 	log     *slog.Logger
 
-	keyArgs     []any     // keys, as arguments of a command
-	settings    []any     // arguments of every append
+	keyArgs     []any // keys, as arguments of a command
+	append      script
+	appendKeys  []any     // those of its keys that an append needs
 	commands    sync.Pool // of *command
 	garbage     atomic.Int64
 	resubscribe atomic.Int64
@@ -99,8 +100,8 @@ func newBus(client redis.UniversalClient, sharded bool, cfg Config) *Bus {
 		b.keys = append(b.keys, prefix+name)
 		b.keyArgs = append(b.keyArgs, prefix+name)
 	}
-	seenMax := max(4*cfg.RetentionEvents, minSeen)
-	b.settings = []any{cfg.RetentionEvents, seenMax, cfg.MaxOrders, stateMaxAge.Milliseconds(), b.publishCommand(), b.channel}
+	b.append = newAppendScript(b, max(4*cfg.RetentionEvents, minSeen))
+	b.appendKeys = slices.DeleteFunc(slices.Clone(b.keyArgs), func(k any) bool { return k == prefix+"lease" })
 	return b
 }
 
@@ -142,70 +143,6 @@ func (b *Bus) publishCommand() string {
 		return "SPUBLISH"
 	}
 	return "PUBLISH"
-}
-
-// A command is one call of a script as it is sent. It is used again: an append
-// fills one array for its arguments and one for what it packs.
-type command struct {
-	args  []any
-	blobs []byte
-}
-
-// maxKeptBlobs bounds what a command that is not in use keeps.
-const maxKeptBlobs = 64 << 10
-
-// run calls a script on the stream's keys.
-func (b *Bus) run(ctx context.Context, s script, args ...any) ([]any, error) {
-	return b.call(ctx, s, func(c *command) { c.args = append(c.args, args...) })
-}
-
-// call is run with the arguments that fill adds.
-func (b *Bus) call(ctx context.Context, s script, fill func(*command)) ([]any, error) {
-	return b.callOn(ctx, s, b.keyArgs, fill)
-}
-
-// callOn loads the script when the server does not know it, and never falls back
-// to EVAL, which a tight ACL denies.
-func (b *Bus) callOn(ctx context.Context, s script, keys []any, fill func(*command)) ([]any, error) {
-	c := b.commands.Get().(*command)
-	defer b.putBack(c)
-	c.args = append(append(c.args, "evalsha", s.sha, len(keys)), keys...)
-	fill(c)
-	v, err := b.send(ctx, c)
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		if err := b.client.ScriptLoad(ctx, s.text).Err(); err != nil {
-			return nil, fmt.Errorf("redisbus: %s: load: %w", s.name, err)
-		}
-		v, err = b.send(ctx, c)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("redisbus: %s: %w", s.name, err)
-	}
-	list, ok := v.([]any)
-	if !ok {
-		return nil, fmt.Errorf("redisbus: %s: %w", s.name, errGarbage)
-	}
-	return list, nil
-}
-
-// send sends c and returns the answer. The library is done with the arguments
-// when it returns, whatever came of them.
-func (b *Bus) send(ctx context.Context, c *command) (any, error) {
-	cmd := redis.NewCmd(ctx, c.args...)
-	cmd.SetFirstKeyPos(firstKey)
-	_ = b.client.Process(ctx, cmd) // which cmd has, too
-	return cmd.Result()
-}
-
-// firstKey is where a script's keys begin: a cluster is asked by them.
-const firstKey = 3
-
-func (b *Bus) putBack(c *command) {
-	clear(c.args) // it must not keep the events
-	c.args, c.blobs = c.args[:0], c.blobs[:0]
-	if cap(c.blobs) <= maxKeptBlobs {
-		b.commands.Put(c)
-	}
 }
 
 // status returns the first element of a script's answer and maps those that end

@@ -54,6 +54,12 @@ func appendJoin(b []byte, j *gateway.Join) []byte {
 	return b
 }
 
+// appendVersion appends v as the scripts have it in front of a state.
+func appendVersion(b []byte, v gateway.Version) []byte {
+	b = append(strconv.AppendUint(b, v.Millis, 10), ':')
+	return append(strconv.AppendUint(b, v.Seq, 10), ':')
+}
+
 func appendField(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
 	return append(b, s...)
@@ -228,11 +234,11 @@ func cutItem(s string) (blob, states, rest string, err error) {
 }
 
 // The upstream cursor is stored as "<created> <id>".
-func packCursor(c gateway.UpstreamCursor) string {
+func appendCursor(b []byte, c gateway.UpstreamCursor) []byte {
 	if c.IsZero() {
-		return ""
+		return b
 	}
-	return strconv.FormatInt(c.Created, 10) + " " + c.ID
+	return append(append(strconv.AppendInt(b, c.Created, 10), ' '), c.ID...)
 }
 
 func unpackCursor(s string) (gateway.UpstreamCursor, error) {

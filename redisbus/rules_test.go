@@ -123,17 +123,11 @@ func TestSeenIsBounded(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})
 		const most, sent = 10, 32 // trimmed with every sixteenth
-		appendOne := func(n int) (added int64) {
+		b.append = newAppendScript(b, most)
+		appendOne := func(n int) (added int) {
 			t.Helper()
 			ev := event(n, orderKeys)
-			r, err := b.call(t.Context(), scriptAppend, func(c *command) {
-				c.args = append(c.args, term.Fence, 0, packCursor(cursorOf(ev)), 1000, most, 1000, stateMaxAge.Milliseconds(), "PUBLISH", b.channel)
-				c.record(&records(ev)[0])
-			})
-			if err != nil || text(r, 0) != "OK" {
-				t.Fatalf("append %d: %v, %v", n, r, err)
-			}
-			return number(r, 2)
+			return mustAppend(t, b, term, 0, ev).Added
 		}
 		var held int64
 		for n := range sent {
@@ -289,6 +283,48 @@ func TestSnapshotCoversTheNewestOrders(t *testing.T) {
 		}
 		if first, last := s.States[0].Keys.Order, s.States[len(s.States)-1].Keys.Order; first != "o21" || last != "o0" {
 			t.Errorf("orders from %s to %s, want from o21 to o0", first, last)
+		}
+	})
+}
+
+func TestSettledEventLeavesItsOrderWhereItIs(t *testing.T) {
+	const most = 80
+	eachStore(t, Config{MaxOrders: most}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		for i, order := range []string{"o1", "o2"} {
+			mustAppend(t, b, term, 0, event(i+1, gateway.Keys{Order: order, Customer: "c1"}))
+		}
+		for i, tt := range []struct {
+			settled uint64
+			want    string // the customer's orders
+		}{
+			{1, "o2\no1"},
+			{most / 8, "o2\no1"},
+			{most/8 + 1, "o1\no2"}, // it may soon be trimmed
+		} {
+			if err := b.client.HSet(t.Context(), "{rt:test}:meta", "now", 1000+i).Err(); err != nil {
+				t.Fatal(err)
+			}
+			before := b.client.ZScore(t.Context(), "{rt:test}:state_at", "oo1").Val()
+			ev := event(i+3, gateway.Keys{Order: "o1", Customer: "c1"})
+			called := []gateway.Record{{ID: ev.ID, Event: ev, Settled: tt.settled}}
+			if _, err := b.Append(t.Context(), term, 0, called, cursorOf(ev)); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.client.HGet(t.Context(), "{rt:test}:join", "lc1").Val(); got != tt.want {
+				t.Errorf("settled %d: orders %q, want %q", tt.settled, got, tt.want)
+			}
+			touched := b.client.ZScore(t.Context(), "{rt:test}:state_at", "oo1").Val() != before
+			if want := tt.settled > most/8; touched != want {
+				t.Errorf("settled %d: activity stamped %v, want %v", tt.settled, touched, want)
+			}
+			s, err := b.Snapshot(t.Context(), []string{"o1"}, "")
+			if err != nil || len(s.States) != 1 || s.States[0].ID != ev.ID {
+				t.Errorf("settled %d: state %v, %v; want %s", tt.settled, s.States, err, ev.ID)
+			}
+		}
+		if recent, err := b.Recent(t.Context(), []string{"o1"}, ""); err != nil || len(recent) != 4 {
+			t.Errorf("recent: %d entries, %v; want all 4", len(recent), err)
 		}
 	})
 }

@@ -4,40 +4,58 @@ import (
 	"crypto/sha1"
 	"embed"
 	"encoding/hex"
+	"fmt"
 )
 
 //go:embed scripts/*.lua
 var scriptFiles embed.FS
 
-// A script is one Lua file with the prelude in front.
+// A script is one Lua file with what all of its kind begin with in front.
 type script struct {
 	name, text, sha string
 }
 
 var (
-	scriptAcquire  = load("acquire", true)
-	scriptRenew    = load("renew", true)
-	scriptRelease  = load("release", true)
-	scriptAppend   = load("append", true)
-	scriptRead     = load("read", true)
-	scriptSnapshot = load("snapshot", true)
-	scriptLinks    = load("links", true)
-	scriptRecent   = load("recent", true)
-	scriptBeat     = load("beat", false)
+	prelude = source("prelude")
+
+	scriptAcquire  = newScript("acquire", prelude)
+	scriptRenew    = newScript("renew", prelude)
+	scriptRelease  = newScript("release", prelude)
+	scriptRead     = newScript("read", prelude)
+	scriptSnapshot = newScript("snapshot", prelude)
+	scriptLinks    = newScript("links", prelude)
+	scriptRecent   = newScript("recent", prelude)
+	scriptBeat     = newScript("beat", "")
 )
 
-func load(name string, prelude bool) script {
-	read := func(file string) string {
-		b, err := scriptFiles.ReadFile("scripts/" + file + ".lua")
-		if err != nil {
-			panic(err) // embedded at build time
-		}
-		return string(b)
+// newAppendScript returns the append script of b, which remembers seen ids. Its
+// settings are constants: an argument is paid for with every call.
+func newAppendScript(b *Bus, seen int) script {
+	return newScript("append", fmt.Sprintf(
+		"local LOG_MAX, SEEN_MAX, STATE_MAX, STATE_TTL_MS, PUBLISH, CHANNEL = %d, %d, %d, %d, %s, %s\n",
+		b.cfg.RetentionEvents, seen, b.cfg.MaxOrders, stateMaxAge.Milliseconds(),
+		luaString(b.publishCommand()), luaString(b.channel)))
+}
+
+// luaString returns s as a Lua literal.
+func luaString(s string) string {
+	b := []byte{'\''}
+	for i := range len(s) {
+		b = fmt.Appendf(b, `\%03d`, s[i])
 	}
-	text := read(name)
-	if prelude {
-		text = read("prelude") + text
-	}
+	return string(append(b, '\''))
+}
+
+func newScript(name, head string) script {
+	text := head + source(name)
 	sum := sha1.Sum([]byte(text)) // Redis names scripts by SHA-1
 	return script{name: name, text: text, sha: hex.EncodeToString(sum[:])}
+}
+
+func source(name string) string {
+	b, err := scriptFiles.ReadFile("scripts/" + name + ".lua")
+	if err != nil {
+		panic(err) // embedded at build time
+	}
+	return string(b)
 }

@@ -133,9 +133,9 @@ func (b *Bus) Ask(ctx context.Context, a gateway.Ask) error {
 
 // Beat implements gateway.Log.
 func (b *Bus) Beat(ctx context.Context, node string, report []byte) (map[string][]byte, error) {
-	r, err := b.callOn(ctx, scriptBeat, []any{b.nodes}, func(c *command) {
-		c.args = append(c.args, node, report, reportMaxAge.Milliseconds())
-	})
+	c := b.command(scriptBeat, []any{b.nodes})
+	c.args = append(c.args, node, report, reportMaxAge.Milliseconds())
+	r, err := c.list(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,20 +1,31 @@
--- ARGV fence acked cursor log_max seen_max state_max state_ttl_ms publish channel,
--- then per record: flags id order invoice customer object millis version_seq blob
--- flags: e event, j join entry; n its links are new; w no state it could replace is
--- newer; l hand the states on; c covered; q missing upstream
-local FIRST, WIDTH, MOST = 10, 9, 1000 -- MOST bytes of an order's recent seqs
-local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'now')
+-- ARGV fence acked cursor, then per record: flags id order invoice customer object
+-- version blob, where version is "millis:seq:"
+-- flags: e event, and then n its links are new; w no state it could replace is newer;
+-- f its order is in front of its customer's, and not long untouched
+-- j join entry (and object j), and then n; l hand the states on; c covered; q missing upstream
+-- In front of this: settings, namely LOG_MAX SEEN_MAX STATE_MAX STATE_TTL_MS PUBLISH CHANNEL.
+local META, LOG, SEEN, FORK, STATE, STATE_AT, JOIN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local FIRST, WIDTH, MOST = 4, 8, 1000 -- MOST bytes of an order's recent seqs
+local call, find, EPOCH = redis.call, string.find, string.sub(ARGV[1], -12)
+local m = call('HMGET', META, 'epoch', 'seq')
 if m[1] ~= ARGV[1] then return {'FENCED'} end
 local seq = tonumber(m[2])
 if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
 -- A key that is gone, before anything here makes it anew. Its mark is compared
 -- with each renewal: one of another history could only be put there by hand.
-if redis.call('EXISTS', SEEN, FORK, STATE, STATE_AT, JOIN, seq > 0 and LOG or SEEN) < 6 then return {'LOST'} end
+if call('EXISTS', SEEN, FORK, STATE, STATE_AT, JOIN, seq > 0 and LOG or SEEN) < 6 then return {'LOST'} end
 
--- As of the last renewal: asking for the time is a call.
-local hex, now, from = hex_of(ARGV[1]), tonumber(m[4]) or now_ms(), seq
-local parts, n, duplicates, linked = {''}, 0, 0, false
-local at -- scores of state_at: the time, and the seq where that is the same
+local tip, parts, n, duplicates, linked = m[2], {''}, 0, 0, false
+
+-- The time is that of the last renewal.
+local renewed
+local function now()
+  renewed = renewed or tonumber(call('HGET', META, 'now') or call('TIME')[1] .. '000')
+  return renewed
+end
+
+-- The score in state_at: the time, and the seq where that is the same.
+local function at(seq) return string.format('%d.%03d', now(), seq % 1000) end
 
 -- What a plain event of a known order does not need. Lua makes a function anew
 -- whenever it comes to its definition: these not before one of them is used.
@@ -46,22 +57,22 @@ local function rarely()
   end
 
   -- Events of an invoice whose order was unknown become the order's.
-  local function adopt(order, invoice)
+  local function adopt(order, invoice, at)
     local from_, to = 'v' .. invoice, 'o' .. order
-    if not redis.call('ZSCORE', STATE_AT, from_) then return end
+    if not call('ZSCORE', STATE_AT, from_) then return end
     for object = 1, 3 do
-      local v = redis.call('HGET', STATE, object .. from_)
-      if v then redis.call('HSET', STATE, object .. to, newer(redis.call('HGET', STATE, object .. to), v)) end
+      local v = call('HGET', STATE, object .. from_)
+      if v then call('HSET', STATE, object .. to, newer(call('HGET', STATE, object .. to), v)) end
     end
-    local recent = redis.call('HGET', STATE, 'r' .. from_)
-    if recent then redis.call('HSET', STATE, 'r' .. to, cut((redis.call('HGET', STATE, 'r' .. to) or '') .. recent)) end
-    redis.call('HDEL', STATE, '1' .. from_, '2' .. from_, '3' .. from_, 'r' .. from_)
-    redis.call('ZREM', STATE_AT, from_)
-    redis.call('ZADD', STATE_AT, at, to)
+    local recent = call('HGET', STATE, 'r' .. from_)
+    if recent then call('HSET', STATE, 'r' .. to, cut((call('HGET', STATE, 'r' .. to) or '') .. recent)) end
+    call('HDEL', STATE, '1' .. from_, '2' .. from_, '3' .. from_, 'r' .. from_)
+    call('ZREM', STATE_AT, from_)
+    call('ZADD', STATE_AT, at, to)
   end
 
   local function without(list, item)
-    local s, e = string.find('\n' .. list .. '\n', '\n' .. item .. '\n', 1, true)
+    local s, e = find('\n' .. list .. '\n', '\n' .. item .. '\n', 1, true)
     if not s then return list end
     local rest = string.sub(list, 1, s - 1) .. string.sub(list, e)
     return (string.gsub(string.gsub(rest, '^\n', ''), '\n$', ''))
@@ -73,30 +84,30 @@ local function rarely()
     list = rest == '' and order or order .. '\n' .. rest
     local n, at = 0, 0
     while true do
-      at = string.find(list, '\n', at + 1, true)
+      at = find(list, '\n', at + 1, true)
       if not at then break end
       n = n + 1
       if n == 101 then list = string.sub(list, 1, at - 1) break end
     end
-    redis.call('HSET', JOIN, 'l' .. customer, list)
+    call('HSET', JOIN, 'l' .. customer, list)
   end
 
   -- An order's first customer and an invoice's first order win.
-  local function learn(order, invoice, customer)
+  local function learn(order, invoice, customer, at)
     if order == '' then return end
-    if invoice ~= '' and redis.call('HSETNX', JOIN, 'i' .. invoice, order) == 1 then
-      local list = redis.call('HGET', JOIN, 'v' .. order)
-      redis.call('HSET', JOIN, 'v' .. order, list and list .. '\n' .. invoice or invoice)
-      adopt(order, invoice)
+    if invoice ~= '' and call('HSETNX', JOIN, 'i' .. invoice, order) == 1 then
+      local list = call('HGET', JOIN, 'v' .. order)
+      call('HSET', JOIN, 'v' .. order, list and list .. '\n' .. invoice or invoice)
+      adopt(order, invoice, at)
     end
-    if customer ~= '' then redis.call('HSETNX', JOIN, 'c' .. order, customer) end
+    if customer ~= '' then call('HSETNX', JOIN, 'c' .. order, customer) end
   end
 
   local function states(order)
     local out = {}
     if order == '' then return '' end
     for object = 1, 3 do
-      local v = redis.call('HGET', STATE, object .. 'o' .. order)
+      local v = call('HGET', STATE, object .. 'o' .. order)
       if v then
         v = string.match(v, '^%d+:%d+:%d+:(.*)$')
         out[#out + 1] = #v .. ':' .. v
@@ -107,16 +118,16 @@ local function rarely()
 
   local function forget(subject)
     local kind, id = string.sub(subject, 1, 1), string.sub(subject, 2)
-    redis.call('ZREM', STATE_AT, subject)
-    if kind == 'k' then redis.call('HDEL', JOIN, subject) return end
-    redis.call('HDEL', STATE, '1' .. subject, '2' .. subject, '3' .. subject, 'r' .. subject)
+    call('ZREM', STATE_AT, subject)
+    if kind == 'k' then call('HDEL', JOIN, subject) return end
+    call('HDEL', STATE, '1' .. subject, '2' .. subject, '3' .. subject, 'r' .. subject)
     if kind ~= 'o' then return end
-    local j = redis.call('HMGET', JOIN, 'c' .. id, 'v' .. id)
-    redis.call('HDEL', JOIN, 'c' .. id, 'v' .. id, 'q' .. id)
-    for invoice in string.gmatch(j[2] or '', '[^\n]+') do redis.call('HDEL', JOIN, 'i' .. invoice) end
+    local j = call('HMGET', JOIN, 'c' .. id, 'v' .. id)
+    call('HDEL', JOIN, 'c' .. id, 'v' .. id, 'q' .. id)
+    for invoice in string.gmatch(j[2] or '', '[^\n]+') do call('HDEL', JOIN, 'i' .. invoice) end
     if j[1] then
-      local list = without(redis.call('HGET', JOIN, 'l' .. j[1]) or '', id)
-      if list == '' then redis.call('HDEL', JOIN, 'l' .. j[1]) else redis.call('HSET', JOIN, 'l' .. j[1], list) end
+      local list = without(call('HGET', JOIN, 'l' .. j[1]) or '', id)
+      if list == '' then call('HDEL', JOIN, 'l' .. j[1]) else call('HSET', JOIN, 'l' .. j[1], list) end
     end
   end
 
@@ -125,57 +136,58 @@ local function rarely()
 end
 
 for i = FIRST, #ARGV, WIDTH do
-  local flags, id, order, invoice, customer, object, ms, vs, blob =
-    ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4], ARGV[i+5], ARGV[i+6], ARGV[i+7], ARGV[i+8]
-  if redis.call('ZSCORE', SEEN, id) then
+  local flags, id, order, invoice, customer = ARGV[i], ARGV[i+1], ARGV[i+2], ARGV[i+3], ARGV[i+4]
+  local object, version, blob = ARGV[i+5], ARGV[i+6], ARGV[i+7]
+  if call('ZSCORE', SEEN, id) then
     duplicates = duplicates + 1
   else
     seq = seq + 1
-    local number = string.format('%d', seq)
-    at = string.format('%d.%03d', now, seq % 1000)
-    local is_join, handed = string.find(flags, 'j', 1, true), ''
+    tip = string.format('%d', seq)
+    local is_join, handed = object == 'j', ''
     if is_join then
       -- XADD must come first: a full memory has to refuse the script as a whole.
       -- What the states are is known before, but for an adopted invoice's.
-      if string.find(flags, 'l', 1, true) then
+      if find(flags, 'l', 1, true) then
         linked = true
-        if invoice ~= '' and order ~= '' and redis.call('ZSCORE', STATE_AT, 'v' .. invoice) then
-          redis.call('HSET', META, 'v', 1)
-          rarely().learn(order, invoice, customer)
+        if invoice ~= '' and order ~= '' and call('ZSCORE', STATE_AT, 'v' .. invoice) then
+          call('HSET', META, 'v', 1)
+          rarely().learn(order, invoice, customer, at(seq))
         end
         handed = rarely().states(order)
       end
-      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], number .. '-0', 'e', hex, 'b', blob, 's', handed)
+      call('XADD', LOG, tip .. '-0', 'e', EPOCH, 'b', blob, 's', handed)
     else
-      redis.call('XADD', LOG, 'MAXLEN', '~', ARGV[4], number .. '-0', 'e', hex, 'b', blob)
+      call('XADD', LOG, tip .. '-0', 'e', EPOCH, 'b', blob)
     end
-    redis.call('ZADD', SEEN, number, id)
-    if string.find(flags, 'n', 1, true) then rarely().learn(order, invoice, customer) end
+    call('ZADD', SEEN, tip, id)
+    if find(flags, 'n', 1, true) then rarely().learn(order, invoice, customer, at(seq)) end
 
+    local front = find(flags, 'f', 1, true)
     local subject = order ~= '' and 'o' .. order or (invoice ~= '' and 'v' .. invoice or nil)
     if not is_join and subject then
-      local field, value, recent = object .. subject, nil, nil
-      if object ~= '0' then value = ms .. ':' .. vs .. ':' .. number .. ':' .. blob end
-      if value and not string.find(flags, 'w', 1, true) then
-        local had = redis.call('HMGET', STATE, field, 'r' .. subject)
+      local field, list = object .. subject, 'r' .. subject
+      local value, recent
+      if object ~= '0' then value = version .. tip .. ':' .. blob end
+      if value and not find(flags, 'w', 1, true) then
+        local had = call('HMGET', STATE, field, list)
         value, recent = rarely().newer(had[1], value), had[2]
       else
-        recent = redis.call('HGET', STATE, 'r' .. subject)
+        recent = call('HGET', STATE, list)
       end
-      recent = (recent or '') .. number .. ','
+      recent = (recent or '') .. tip .. ','
       if #recent > MOST then recent = rarely().cut(recent) end
       if value then
-        redis.call('HSET', STATE, field, value, 'r' .. subject, recent)
+        call('HSET', STATE, field, value, list, recent)
       else
-        redis.call('HSET', STATE, 'r' .. subject, recent)
+        call('HSET', STATE, list, recent)
       end
-      redis.call('ZADD', STATE_AT, at, subject)
+      if not front then call('ZADD', STATE_AT, at(seq), subject) end
     end
-    if order ~= '' and customer ~= '' then
-      local j = redis.call('HMGET', JOIN, 'c' .. order, 'l' .. customer)
+    if not front and order ~= '' and customer ~= '' then
+      local j = call('HMGET', JOIN, 'c' .. order, 'l' .. customer)
       local first = j[1]
       if not first then -- the writer remembers what was trimmed here
-        rarely().learn(order, invoice, customer)
+        rarely().learn(order, invoice, customer, at(seq))
         first = customer
       end
       local list = j[2] or ''
@@ -183,47 +195,47 @@ for i = FIRST, #ARGV, WIDTH do
         rarely().to_front(customer, list, order)
       end
     end
-    if string.find(flags, 'c', 1, true) then
+    if is_join and find(flags, 'c', 1, true) then
       if order ~= '' then
-        if string.find(flags, 'q', 1, true) then redis.call('HSET', JOIN, 'q' .. order, 1) end
-        redis.call('ZADD', STATE_AT, 'NX', at, 'o' .. order)
+        if find(flags, 'q', 1, true) then call('HSET', JOIN, 'q' .. order, 1) end
+        call('ZADD', STATE_AT, 'NX', at(seq), 'o' .. order)
       elseif customer ~= '' then
-        redis.call('HSET', JOIN, 'k' .. customer, 1)
-        redis.call('ZADD', STATE_AT, at, 'k' .. customer)
+        call('HSET', JOIN, 'k' .. customer, 1)
+        call('ZADD', STATE_AT, at(seq), 'k' .. customer)
       end
     end
     n = n + 1
-    parts[#parts + 1] = string.format('%d,%d:', #blob, #handed)
-    parts[#parts + 1] = blob
-    parts[#parts + 1] = handed
+    local k = #parts -- joined at the end only: Lua hashes each byte of a string that it makes
+    parts[k + 1], parts[k + 2], parts[k + 3] = string.format('%d,%d:', #blob, #handed), blob, handed
   end
 end
-local tip = string.format('%d', seq)
 if ARGV[3] ~= '' then
-  redis.call('HSET', META, 'seq', tip, 'cursor', ARGV[3])
+  call('HSET', META, 'seq', tip, 'cursor', ARGV[3])
 else
-  redis.call('HSET', META, 'seq', tip)
+  call('HSET', META, 'seq', tip)
 end
 
--- Trimming is three calls: for sixteen events at once, and by more than they added.
+-- Trimming is six calls: for sixteen events at once, and by more than they added.
 if seq % 16 < n then
-  redis.call('ZREMRANGEBYRANK', SEEN, 0, -(tonumber(ARGV[5]) + 2)) -- the newest, and the mark
-  local mark, extra, most = '#' .. m[3], redis.call('ZCARD', STATE_AT) - 1 - tonumber(ARGV[6]), n + 24
-  for _, subject in ipairs(redis.call('ZRANGEBYSCORE', STATE_AT, '-inf', now - tonumber(ARGV[7]), 'LIMIT', 0, most)) do
+  call('XTRIM', LOG, 'MAXLEN', '~', LOG_MAX)
+  call('ZREMRANGEBYRANK', SEEN, 0, -(SEEN_MAX + 2)) -- the newest, and the mark
+  local mark = '#' .. call('HGET', META, 'history')
+  local extra, most = call('ZCARD', STATE_AT) - 1 - STATE_MAX, n + 24
+  for _, subject in ipairs(call('ZRANGEBYSCORE', STATE_AT, '-inf', now() - STATE_TTL_MS, 'LIMIT', 0, most)) do
     rarely().forget(subject)
     extra = extra - 1
   end
   if extra > 0 then
-    for _, subject in ipairs(redis.call('ZRANGE', STATE_AT, 0, math.min(extra, most) - 1)) do
+    for _, subject in ipairs(call('ZRANGE', STATE_AT, 0, math.min(extra, most) - 1)) do
       if subject ~= mark then rarely().forget(subject) end
     end
   end
 end
 local announced = ''
 if n > 0 then
-  parts[1] = 'B1 ' .. hex .. string.format(' %d %d\n', from, n)
+  parts[1] = string.format('B1 %s %s %d\n', EPOCH, m[2], n)
   announced = table.concat(parts)
-  redis.call(ARGV[8], ARGV[9], announced)
-  if duplicates == 0 and not linked then announced = '' end -- the writer knows it
+  call(PUBLISH, CHANNEL, announced)
 end
+if duplicates == 0 and not linked then return seq end -- the rest the writer knows
 return {'OK', seq, n, duplicates, announced}
