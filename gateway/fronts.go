@@ -2,9 +2,12 @@ package gateway
 
 import "time"
 
-// settledFor bounds how long an order counts as in front without the log being
-// told again: by as much what the log knows of its last activity is late.
-const settledFor = time.Minute
+// How long an order counts as in front without the log being told again. By as
+// much what the log knows of its last activity is late, by which it forgets.
+const (
+	settledFor     = time.Minute
+	settledRecords = 25_000
+)
 
 // fronts is what the leader knows of who is in front: the order of a customer
 // that the log lists before the customer's others. As with links, nobody else
@@ -20,21 +23,21 @@ type front struct {
 	count   uint64 // of the record with which it did
 }
 
-// settled returns how many records after the one that last put its order in front
-// ev is appended, with ahead records before it in its batch; 0 where the log has
-// to put it there. Until that is known to have happened, none is in front.
-func (f *fronts) settled(ev *Event, ahead int) uint64 {
-	if ev.Keys.Customer == "" {
-		return 0
+// settle returns the distance in records from the one that put ev's order in front
+// to ev, which has ahead others before it in its batch. 0: ev is to do that, and
+// nobody is in front of its customer's until it is known to have happened.
+func (f *fronts) settle(ev *Event, ahead int) uint64 {
+	at, ok := f.of[ev.Keys.Customer]
+	age, distance := ev.Received-at.touched, f.count+uint64(ahead)+1-at.count
+	if ok && at.order == ev.Keys.Order && age >= 0 && age < settledFor.Milliseconds() && distance <= settledRecords {
+		return distance
 	}
-	at := f.of[ev.Keys.Customer]
-	age := ev.Received - at.touched
-	if at.order != ev.Keys.Order || age < 0 || age >= settledFor.Milliseconds() {
-		delete(f.of, ev.Keys.Customer)
-		return 0
-	}
-	return f.count + uint64(ahead) + 1 - at.count
+	f.unsettle(ev.Keys.Customer)
+	return 0
 }
+
+// unsettle forgets who is in front of customer's orders.
+func (f *fronts) unsettle(customer string) { delete(f.of, customer) }
 
 // appended takes note of the records of a batch. Those that were in the log
 // before moved nothing, and which they are is not known.
@@ -44,8 +47,9 @@ func (f *fronts) appended(records []Record, duplicates int) {
 		ev := records[i].Event
 		switch {
 		case ev == nil:
-			delete(f.of, records[i].Join.Customer)
-		case duplicates == 0 && records[i].Settled == 0 && ev.Keys.Customer != "":
+			f.unsettle(records[i].Join.Customer) // for an event before it in the batch
+		case ev.Keys.Order == "" || ev.Keys.Customer == "" || duplicates > 0 || records[i].Settled > 0:
+		default:
 			f.of[ev.Keys.Customer] = front{ev.Keys.Order, ev.Received, f.count}
 		}
 	}

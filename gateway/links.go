@@ -151,7 +151,7 @@ func (l *links) fillEvent(ev *Event, epoch Epoch, out *outcome) {
 	if ev.Object == ObjectOrder {
 		order.HasOrder = true
 	}
-	out.add(ev, learned, order.Newest.raise(ev.Version), l.fronts.settled(ev, len(out.records)))
+	out.add(ev, learned, order.Newest.raise(ev.Version), l.fronts.settle(ev, len(out.records)))
 }
 
 // learn takes note of an order's first customer and an invoice's first order.
@@ -180,7 +180,7 @@ func (l *links) learn(id, invoice, customer string, epoch Epoch, out *outcome) b
 
 func (l *links) join(j *Join, epoch Epoch, out *outcome) {
 	l.joins++
-	delete(l.fronts.of, j.Customer) // whom the log puts in front for it is not followed
+	l.fronts.unsettle(j.Customer) // for events after it in the batch: whom it puts in front is not followed
 	out.records = append(out.records, Record{ID: fmt.Sprintf("join_%s_%d", epoch, l.joins), Join: j})
 }
 

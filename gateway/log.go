@@ -88,9 +88,9 @@ type Record struct {
 	Join     *Join
 	NewLinks bool // the event names links (order, invoice, customer) that the log may not have yet
 	Newest   bool // no state that the event could replace is newer: the log need not compare
-	// Settled, when not 0, says that the event's order came to the front of its
-	// customer's orders so many records ago and is there still: the log need not
-	// take note of it again.
+	// Settled, when not 0, says that the event's order was put in front of its
+	// customer's, and its activity noted, so many records ago, and that nothing
+	// appended since moved it: the log need do neither, unless it forgot the order.
 	Settled uint64
 }
 

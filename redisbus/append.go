@@ -17,7 +17,7 @@ func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records 
 	c.blobs = appendCursor(c.blobs, cursor)
 	c.packed(0)
 	for i := range records {
-		c.record(&records[i], b.cfg.MaxOrders)
+		c.record(&records[i])
 	}
 	v, err := c.call(ctx)
 	if err != nil {
@@ -56,7 +56,7 @@ var eventFlags = [...]any{"e", "en", "ew", "enw", "ef", "enf", "ewf", "enwf"}
 
 // record adds r, which must not change before the command has been sent: its
 // fields are pointed at, for each that is put into an interface is an allocation.
-func (c *command) record(r *gateway.Record, maxOrders int) {
+func (c *command) record(r *gateway.Record) {
 	from := len(c.blobs)
 	if j := r.Join; j != nil {
 		flags := "jn"
@@ -81,8 +81,8 @@ func (c *command) record(r *gateway.Record, maxOrders int) {
 	if r.Newest {
 		flags |= 2
 	}
-	// By count the log forgets an order after cfg.MaxOrders others.
-	if r.Settled > 0 && r.Settled <= uint64(maxOrders/8) {
+	// The log forgets an order after MaxOrders others: it must hear of it in time.
+	if r.Settled > 0 && r.Settled <= uint64(c.bus.cfg.MaxOrders/4) {
 		flags |= 4
 	}
 	object := ev.Object

@@ -27,7 +27,7 @@ type piece []byte
 // an argument.
 func (p *piece) MarshalBinary() ([]byte, error) { return *p, nil }
 
-// maxKeptBlobs bounds what a command that is not in use keeps.
+// maxKeptBlobs bounds what a command that is not in use keeps of the largest batch.
 const maxKeptBlobs = 64 << 10
 
 // firstKey is where a script's keys begin: a cluster is asked by them.

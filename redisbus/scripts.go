@@ -10,7 +10,7 @@ import (
 //go:embed scripts/*.lua
 var scriptFiles embed.FS
 
-// A script is one Lua file with what all of its kind begin with in front.
+// A script is one Lua file behind a prelude, or behind its settings.
 type script struct {
 	name, text, sha string
 }

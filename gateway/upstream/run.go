@@ -17,10 +17,6 @@ import (
 const (
 	// putEvents bounds one Put: small enough to be a batch of the log.
 	putEvents = 256
-	// The ids that a sweep leaves out are bounded by their number, and to what one
-	// may list of: twice that is held.
-	maxRecent = 50_000
-	recentAge = 2 * time.Minute
 	// poisonLimit is how often a frame beyond the read limit may end the stream
 	// at one cursor. After that we dial without since: the backfill, which steps
 	// over such events one by one, covers what the replay would have brought.
@@ -56,13 +52,6 @@ type run struct {
 
 	poison   int // frames beyond the limit at
 	poisonAt string
-}
-
-// A debt is a backfill that a control frame called for. Until it is paid the
-// cursor stands still, so that a successor of this node would do it too.
-type debt struct {
-	truncated bool
-	due       time.Time
 }
 
 func (r *run) report(state gateway.State, reason string) {
@@ -387,112 +376,6 @@ func truncates(root gjson.Result) bool {
 	return strings.Contains(strings.ToLower(members(root, "type").value[0].Str), "truncat")
 }
 
-// owe notes that a control frame came. Whatever it meant, a backfill from the
-// cursor is a safe answer.
-func (r *run) owe(truncated bool) {
-	if r.debt == nil {
-		r.debt = &debt{due: time.Now()}
-		if !r.paidAt.IsZero() {
-			r.debt.due = r.paidAt.Add(r.tune.controlEvery)
-		}
-	}
-	r.debt.truncated = r.debt.truncated || truncated
-}
-
-// arm sets t to when the next sweep is due.
-func (r *run) arm(t *time.Timer, pending []time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t.Stop()
-	var at time.Time
-	if len(pending) > 0 {
-		at = r.opened.Add(pending[0])
-	}
-	if r.debt != nil && (at.IsZero() || r.debt.due.Before(at)) {
-		at = r.debt.due
-	}
-	if !at.IsZero() {
-		t.Reset(time.Until(at))
-	}
-}
-
-// A sweep is a backfill beside the live stream. What it lists goes to the log
-// without a cursor: the stream's own is further on.
-type sweep struct {
-	backfill *backfill
-	debt     *debt                  // that it pays, or nil
-	mark     gateway.UpstreamCursor // what the stream had brought when it began
-	found    chan []entry
-	done     chan error
-}
-
-// nextSweep makes the sweep that is due and returns the ones still pending.
-func (r *run) nextSweep(ctx context.Context, st *stream, pending []time.Duration) (*sweep, []time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := time.Now()
-	j := &sweep{found: make(chan []entry), done: make(chan error, 1), mark: r.newest}
-	j.backfill = &backfill{
-		Source: r.Source, floor: r.floor,
-		found: func(bool) error { return nil },
-		hand:  func(es []entry) error { return j.hand(ctx, es) },
-		again: func(f *failure) error { return unlessEnded(st, f) },
-		has:   r.handed,
-	}
-	if r.debt != nil && !now.Before(r.debt.due) {
-		j.debt, r.debt = r.debt, nil
-		r.paying, r.paidAt = true, now
-		from := r.cursor
-		j.backfill.from = from
-		if !from.IsZero() {
-			j.backfill.floor = max(from.Created-int64(r.tune.overlap/time.Second), 0)
-		}
-		if j.debt.truncated {
-			none := func() []frame { return nil }
-			j.backfill.found = func(met bool) error { return r.prove(ctx, met, from, none) }
-		}
-		return j, pending
-	}
-	due := 0
-	for due < len(pending) && !now.Before(r.opened.Add(pending[due])) {
-		due++
-	}
-	if due == 0 {
-		return &sweep{}, pending
-	}
-	return j, pending[due:]
-}
-
-func (j *sweep) run(ctx context.Context) {
-	_, err := j.backfill.runTwice(ctx)
-	j.done <- err
-}
-
-func (j *sweep) hand(ctx context.Context, entries []entry) error {
-	select {
-	case j.found <- entries:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// settle ends a sweep. The cursor moves up to what the stream had brought when
-// the sweep began, or, with no other debt since, to all of it.
-func (r *run) settle(j *sweep, err error) error {
-	if err != nil || j.debt == nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.paying = false
-	r.cursor = j.mark
-	if r.debt == nil {
-		r.cursor = r.newest
-	}
-	return nil
-}
-
 func (r *run) putBackfill(ctx context.Context, entries []entry) error {
 	r.count.backfilled.Add(uint64(len(entries)))
 	return r.putStream(ctx, entries, true)
@@ -510,29 +393,6 @@ func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
 		}
 		return r.cursor
 	})
-}
-
-// handed says whether this connection has handed an event over already.
-func (r *run) handed(id string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.recent.has(id)
-}
-
-// putSwept hands over what this connection has not handed over already. That
-// only spares the log some work; it is the log that dedupes.
-func (r *run) putSwept(ctx context.Context, entries []entry) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	missed := entries[:0]
-	for _, e := range entries {
-		if !r.recent.has(e.ID) {
-			missed = append(missed, e)
-		}
-	}
-	r.count.backfilled.Add(uint64(len(missed)))
-	r.count.swept.Add(uint64(len(missed)))
-	return r.put(ctx, missed, true, func(entry) gateway.UpstreamCursor { return gateway.UpstreamCursor{} })
 }
 
 func (r *run) put(ctx context.Context, entries []entry, more bool, cursor func(entry) gateway.UpstreamCursor) error {
@@ -569,25 +429,4 @@ func (s *Source) quarantine(where string, raw []byte, why error) {
 	sum := sha256.Sum256(raw)
 	s.log.Warn("frame quarantined", "from", where, "reason", why, "bytes", len(raw),
 		"sha256", hex.EncodeToString(sum[:8]), "suppressed", suppressed)
-}
-
-// recent holds the ids of the last events handed over. The zero value is empty.
-type recent struct {
-	young, old map[string]struct{}
-	since      time.Time // when young was made
-}
-
-func (r *recent) add(id string, now time.Time) {
-	if len(r.young) >= maxRecent || now.Sub(r.since) >= recentAge {
-		r.old, r.young, r.since = r.young, make(map[string]struct{}), now
-	}
-	r.young[id] = struct{}{}
-}
-
-func (r *recent) has(id string) bool {
-	if _, ok := r.young[id]; ok {
-		return true
-	}
-	_, ok := r.old[id]
-	return ok
 }

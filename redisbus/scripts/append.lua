@@ -1,9 +1,10 @@
 -- ARGV fence acked cursor, then per record: flags id order invoice customer object
 -- version blob, where version is "millis:seq:"
 -- flags: e event, and then n its links are new; w no state it could replace is newer;
--- f its order is in front of its customer's, and not long untouched
+-- f its order is in front of its customer's and its activity noted not long ago
 -- j join entry (and object j), and then n; l hand the states on; c covered; q missing upstream
 -- In front of this: settings, namely LOG_MAX SEEN_MAX STATE_MAX STATE_TTL_MS PUBLISH CHANNEL.
+-- KEYS are the prelude's but for the lease.
 local META, LOG, SEEN, FORK, STATE, STATE_AT, JOIN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local FIRST, WIDTH, MOST = 4, 8, 1000 -- MOST bytes of an order's recent seqs
 local call, find, EPOCH = redis.call, string.find, string.sub(ARGV[1], -12)
@@ -17,7 +18,7 @@ if call('EXISTS', SEEN, FORK, STATE, STATE_AT, JOIN, seq > 0 and LOG or SEEN) < 
 
 local tip, parts, n, duplicates, linked = m[2], {''}, 0, 0, false
 
--- The time is that of the last renewal.
+-- The time of the last renewal: asking for it is a call.
 local renewed
 local function now()
   renewed = renewed or tonumber(call('HGET', META, 'now') or call('TIME')[1] .. '000')
@@ -174,6 +175,7 @@ for i = FIRST, #ARGV, WIDTH do
       else
         recent = call('HGET', STATE, list)
       end
+      front = front and recent -- without: the order was forgotten since
       recent = (recent or '') .. tip .. ','
       if #recent > MOST then recent = rarely().cut(recent) end
       if value then
@@ -190,9 +192,9 @@ for i = FIRST, #ARGV, WIDTH do
         rarely().learn(order, invoice, customer, at(seq))
         first = customer
       end
-      local list = j[2] or ''
-      if first == customer and list ~= order and string.sub(list, 1, #order + 1) ~= order .. '\n' then
-        rarely().to_front(customer, list, order)
+      local orders = j[2] or ''
+      if first == customer and orders ~= order and string.sub(orders, 1, #order + 1) ~= order .. '\n' then
+        rarely().to_front(customer, orders, order)
       end
     end
     if is_join and find(flags, 'c', 1, true) then

@@ -1,4 +1,4 @@
--- Shared by every script: the keys of one stream (all in one slot, all declared)
+-- Shared by every script but append and beat: the keys of one stream (all in one slot, all declared)
 -- and the functions that more than one script needs.
 local META, LEASE, LOG, SEEN, FORK, STATE, STATE_AT, JOIN =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
