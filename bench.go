@@ -13,10 +13,6 @@ import (
 	"pepay-gateway/gateway/bench"
 )
 
-// benchGCPercent keeps the clients' own collector quiet: with little that lives it
-// would run fifteen times a second, beside what is measured.
-const benchGCPercent = 400
-
 func benchCommand(env environment) *cobra.Command {
 	cfg := bench.Config{Version: version(), Progress: env.stderr}
 	var transport string
@@ -44,7 +40,7 @@ the figures do not count then. Connections are bounded by the files a process ma
 				return fmt.Errorf("bench: %w", err)
 			}
 			if !env.has("GOGC") {
-				debug.SetGCPercent(benchGCPercent)
+				debug.SetGCPercent(bench.GCPercent)
 			}
 			cfg.Program, cfg.Workloads, cfg.Transport = program, args, bench.Transport(transport)
 			err = bench.Run(cmd.Context(), cfg, env.stdout)

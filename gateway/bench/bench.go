@@ -118,6 +118,10 @@ func (c *Config) check() error {
 // ownFiles are what this process has open besides connections, at most.
 const ownFiles = 200
 
+// GCPercent keeps the collectors of the clients and of the devnet quiet: with
+// little that lives they would run many times a second, beside what is measured.
+const GCPercent = 400
+
 // room returns how many connections this process, and a server like it, may have
 // with so many open files. A gateway keeps a tenth of them; 0 is no limit.
 func room(files int) int {

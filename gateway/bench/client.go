@@ -103,7 +103,7 @@ func (c *client) feedLocked(b []byte, now int64) error {
 func (c *client) takeLocked(m message, now int64) error {
 	switch m.opcode {
 	case opPing:
-		return c.fleet.poller.write(c.fd, clientFrame(opPong, m.data))
+		return writeSocket(c.fd, clientFrame(opPong, m.data))
 	case opClose:
 		code := 0
 		if len(m.data) >= 2 {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"pepay-gateway/gateway/socket"
 )
 
 const (
@@ -23,6 +25,10 @@ const (
 	smallBufferBytes = 4 << 10
 	// patience is how long nothing may arrive before what is missing is lost.
 	patience = 5 * time.Second
+	// pollBatch is how many ready connections are asked for at a time, and readBytes
+	// how much each is then asked for.
+	pollBatch = 256
+	readBytes = 64 << 10
 	// maxEvents bounds one run: their numbers have seqDigits digits.
 	maxEvents = 50_000_000
 )
@@ -33,9 +39,9 @@ type fleet struct {
 	target target
 	script *script
 	keyOf  func(n int64) int
-	poller *poller
+	poller *socket.Poller
+	room   []byte // that readLoop reads into
 	began  time.Time
-	stop   context.CancelFunc
 	done   chan struct{} // closed when readLoop has ended
 
 	mu        sync.Mutex // guards the fields below, and the clients
@@ -51,37 +57,39 @@ type fleet struct {
 	closed    error // why reading ended early
 }
 
-func newFleet(ctx context.Context, to target, s *script, keyOf func(n int64) int) (*fleet, error) {
-	p, err := newPoller()
+func newFleet(to target, s *script, keyOf func(n int64) int) (*fleet, error) {
+	p, err := socket.NewPoller(pollBatch)
 	if err != nil {
 		return nil, err
 	}
 	f := &fleet{
-		target: to, script: s, keyOf: keyOf, poller: p, began: time.Now(), done: make(chan struct{}),
+		target: to, script: s, keyOf: keyOf, poller: p, room: make([]byte, readBytes), began: time.Now(), done: make(chan struct{}),
 		due: make([]int64, 1, 1<<14), published: map[int]int64{}, receivers: map[int]int64{}, measured: maxEvents,
 		latency: hdrhistogram.New(1_000, time.Minute.Nanoseconds(), 3),
 	}
-	ctx, f.stop = context.WithCancel(ctx)
-	go f.readLoop(ctx)
+	go f.readLoop()
 	return f, nil
 }
 
 // close drops all connections.
 func (f *fleet) close() {
-	f.stop()
+	_ = f.poller.Close() // fails only when closed already
 	<-f.done
 	f.cut(f.clients)
-	f.poller.end()
 }
 
-func (f *fleet) readLoop(ctx context.Context) {
+func (f *fleet) readLoop() {
 	defer close(f.done)
-	for ctx.Err() == nil {
-		if err := f.poller.wait(f.readOnce); err != nil {
+	for {
+		ready, err := f.poller.Wait()
+		if err != nil {
 			f.mu.Lock()
-			f.closed = err
+			f.closed = fmt.Errorf("bench: %w", err)
 			f.mu.Unlock()
 			return
+		}
+		for _, index := range ready {
+			f.readOnce(int(index))
 		}
 	}
 }
@@ -93,7 +101,7 @@ func (f *fleet) readOnce(index int) {
 	if c.fd < 0 {
 		return // cut meanwhile
 	}
-	b, err := f.poller.read(c.fd)
+	b, err := readSocket(c.fd, f.room)
 	if err == nil {
 		err = c.feedLocked(b, time.Since(f.began).Nanoseconds())
 	}
@@ -108,7 +116,7 @@ func (f *fleet) dropLocked(c *client) {
 	if c.fd < 0 {
 		return
 	}
-	f.poller.close(c.fd)
+	closeSocket(c.fd)
 	if c.fd, c.pending = -1, nil; c.live {
 		c.live = false
 		f.live--
@@ -219,7 +227,7 @@ func (f *fleet) dial(ctx context.Context, c *client) error {
 		_ = tcp.Close()
 		return err
 	}
-	fd, err := f.poller.adopt(tcp)
+	fd, err := adopt(tcp)
 	if err != nil {
 		return err
 	}
@@ -233,7 +241,7 @@ func (f *fleet) dial(ctx context.Context, c *client) error {
 		f.dropLocked(c)
 		return err
 	}
-	return f.poller.add(fd, c.index)
+	return f.poller.Add(uintptr(fd), int32(c.index))
 }
 
 // handshake sends request and returns what came behind the head of the answer.
@@ -280,7 +288,7 @@ func (f *fleet) stopReading(cs []*client) {
 		if !c.slow {
 			c.slow = true
 			f.receivers[c.key]--
-			f.poller.ignore(c.fd)
+			_ = f.poller.Remove(uintptr(c.fd)) // gone already is fine
 		}
 	}
 }

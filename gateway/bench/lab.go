@@ -47,7 +47,7 @@ func (l *lab) try(ctx context.Context) error {
 			return fmt.Errorf("what its Redis uses (--redis-pid): %w", err)
 		}
 	}
-	f, err := newFleet(ctx, to, s, func(int64) int { return 0 })
+	f, err := newFleet(to, s, func(int64) int { return 0 })
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (l *lab) trial(ctx context.Context, w workload, s sizes, kind string, trans
 		return r, err
 	}
 	defer stop()
-	if t.fleet, err = newFleet(ctx, t.target, t.script, w.keys(s)); err != nil {
+	if t.fleet, err = newFleet(t.target, t.script, w.keys(s)); err != nil {
 		return r, err
 	}
 	defer t.fleet.close()
@@ -227,7 +227,11 @@ func (l *lab) bringGateway(ctx context.Context, run runner, s *script, shared bo
 	if err != nil {
 		return nil, err
 	}
-	pepay, err := run("devnet", l.cfg.Program, []string{"devnet", "--listen", devnet}, nil)
+	var quiet []string
+	if os.Getenv("GOGC") == "" {
+		quiet = []string{fmt.Sprint("GOGC=", GCPercent)}
+	}
+	pepay, err := run("devnet", l.cfg.Program, []string{"devnet", "--listen", devnet}, quiet)
 	if err != nil {
 		return nil, err
 	}

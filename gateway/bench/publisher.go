@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"pepay-gateway/gateway/socket"
 )
 
 // tellEvery is how often people hear of a long measurement.
@@ -20,8 +22,9 @@ const tellEvery = 5 * time.Second
 type publisher struct {
 	fleet  *fleet
 	tell   func(format string, args ...any) // people how far it is
-	conn   net.Conn                         // nil until the first event
+	conn   net.Conn                         // nil until the first event, as are the next two
 	out    *bufio.Writer
+	alarm  *alarm
 	failed atomic.Pointer[error]
 	done   chan struct{} // closed when answerLoop has ended
 }
@@ -31,9 +34,15 @@ func newPublisher(f *fleet, tell func(string, ...any)) *publisher {
 }
 
 func (p *publisher) open() (err error) {
-	if p.conn, err = net.DialTimeout("tcp4", p.fleet.target.publishAddr(), connectTimeout); err != nil {
+	if p.alarm, err = newAlarm(); err != nil {
 		return fmt.Errorf("bench: publish: %w", err)
 	}
+	conn, err := net.DialTimeout("tcp4", p.fleet.target.publishAddr(), connectTimeout)
+	if err != nil {
+		p.alarm.close()
+		return fmt.Errorf("bench: publish: %w", err)
+	}
+	p.conn = socket.Wrap(conn)
 	p.out = bufio.NewWriterSize(p.conn, 64<<10)
 	go p.answerLoop()
 	return nil
@@ -42,6 +51,7 @@ func (p *publisher) open() (err error) {
 func (p *publisher) close() {
 	if p.conn != nil {
 		_ = p.conn.Close() // whoever is interested has flushed
+		p.alarm.close()
 		<-p.done
 	}
 }
@@ -116,7 +126,7 @@ func (p *publisher) paced(ctx context.Context, rate float64, count int64) error 
 			if err := p.flush(); err != nil {
 				return err
 			}
-			if err := sleepUntil(ctx, due); err != nil {
+			if err := p.sleepUntil(ctx, due); err != nil {
 				return err
 			}
 			if time.Since(told) > tellEvery {
@@ -176,7 +186,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // sleepUntil sleeps until due, and is seldom late.
-func sleepUntil(ctx context.Context, due time.Time) error {
+func (p *publisher) sleepUntil(ctx context.Context, due time.Time) error {
 	for {
 		switch wait := time.Until(due); {
 		case ctx.Err() != nil:
@@ -186,7 +196,9 @@ func sleepUntil(ctx context.Context, due time.Time) error {
 		case wait > 5*time.Millisecond:
 			_ = sleep(ctx, wait-2*time.Millisecond) // the loop looks at ctx
 		default:
-			nap(wait)
+			if err := p.alarm.sleep(wait); err != nil {
+				return fmt.Errorf("bench: alarm: %w", err)
+			}
 		}
 	}
 }

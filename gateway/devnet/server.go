@@ -23,6 +23,8 @@ import (
 
 	"github.com/gofiber/contrib/websocket"
 	"github.com/gofiber/fiber/v2"
+
+	"pepay-gateway/gateway/socket"
 )
 
 const (
@@ -107,7 +109,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		_ = app.ShutdownWithTimeout(shutdownTimeout) // best effort: our own sockets are closed
 		_ = ln.Close()                               // again, for a ctx that ended before the app listened
 	})
-	err := app.Listener(ln)
+	err := app.Listener(socket.Listener(ln))
 	ended := ctx.Err() != nil
 	stop()
 	wg.Wait()

@@ -23,6 +23,20 @@ type Conn struct {
 // returns.
 func (c *Conn) Control(f func(fd uintptr)) error { return c.raw.Control(f) }
 
+// Listener returns ln with every connection that it accepts wrapped.
+func Listener(ln net.Listener) net.Listener { return listener{ln} }
+
+type listener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l listener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return Wrap(conn), nil
+}
+
 // Wrap returns conn as a *Conn, or as it is where it has no socket.
 func Wrap(conn net.Conn) net.Conn {
 	c, ok := conn.(syscall.Conn)

@@ -9,6 +9,28 @@ import (
 
 const supported = true
 
+// Read makes one read call on a descriptor that does not block. Its errors are
+// of the system: EAGAIN says that there is nothing yet, and no bytes without an
+// error that there will not be any more.
+func Read(fd uintptr, b []byte) (int, error) {
+	n, errno := read(fd, b)
+	return n, failed(errno)
+}
+
+// Write makes one write call on a descriptor that does not block, with errors
+// like Read's.
+func Write(fd uintptr, b []byte) (int, error) {
+	n, errno := write(fd, b)
+	return n, failed(errno)
+}
+
+func failed(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}
+
 // ops hold what one call needs, so that it allocates nothing.
 var ops = sync.Pool{New: func() any {
 	o := &op{}
