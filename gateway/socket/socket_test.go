@@ -155,6 +155,31 @@ func TestPeerThatResets(t *testing.T) {
 	}
 }
 
+func TestListenerWraps(t *testing.T) {
+	under, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := Listener(under)
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = peer.Close() }()
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, ok := conn.(*Conn); ok != supported {
+		t.Errorf("Accept = %T; wrapped: %v, want %v", conn, ok, supported)
+	}
+	_ = ln.Close()
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept of a closed one = %v, want %v", err, net.ErrClosed)
+	}
+}
+
 // What has no socket is left alone.
 func TestPipeIsNotWrapped(t *testing.T) {
 	a, b := net.Pipe()
