@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: redis-server, Chromium,
-# Firefox, Node, the proxies and languages of docs/browser.md. On Debian and its
+# Installs what the tests need and this machine lacks: redis-server, Chromium
+# and its headless shell, Firefox, Node, the proxies and languages of docs/browser.md. On Debian and its
 # kin through apt; elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,6 +18,9 @@ command -v php >/dev/null 2>&1 || missing="$missing php-cli"
 if [ -z "${CHROMIUM:-}" ] && ! command -v chromium >/dev/null 2>&1; then
 	missing="$missing chromium"
 fi
+if [ -z "${CHROMIUM_HEADLESS_SHELL:-}" ] && ! command -v chromium-headless-shell >/dev/null 2>&1; then
+	missing="$missing chromium-headless-shell"
+fi
 if [ -z "${FIREFOX:-}" ] && ! command -v firefox-esr >/dev/null 2>&1; then
 	missing="$missing firefox-esr"
 fi
@@ -25,7 +28,7 @@ fi
 if [ -n "$missing" ]; then
 	if ! command -v apt-get >/dev/null 2>&1; then
 		echo "The tests need:$missing. Install them (node 20 or newer) and run this again." >&2
-		echo "A Chromium under another path goes into the variable CHROMIUM, a Firefox into FIREFOX." >&2
+		echo "A Chromium under another path goes into the variable CHROMIUM, its headless shell into CHROMIUM_HEADLESS_SHELL, a Firefox into FIREFOX." >&2
 		exit 1
 	fi
 	sudo=""

@@ -6,6 +6,7 @@ import (
 )
 
 func TestNodeThatAloneLostRedisMovesItsClients(t *testing.T) {
+	t.Parallel()
 	redis, p := startRedis(t), startPepay(t)
 	whole := startGateway(t, "node-a", redis, p)
 	whole.waitLive()
@@ -33,6 +34,7 @@ func TestNodeThatAloneLostRedisMovesItsClients(t *testing.T) {
 }
 
 func TestNodesThatAllLostRedisKeepTheirClients(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t, "GATEWAY_STALE_LIMIT=1s")
 	ws, sse := follow(t, w.nodes[0], map[string]any{"customer_id": "cust_1"})
 	eventually(t, 10*time.Second, "the nodes know of each other", func() bool { return len(w.nodes[0].stats().Nodes) == 2 })

@@ -6,6 +6,7 @@ import (
 )
 
 func TestLeaderThatAloneLostTheUpstreamStandsAside(t *testing.T) {
+	t.Parallel()
 	redis, p := startRedis(t), startPepay(t)
 	wire := startProxy(t, p.url[len("http://"):])
 	lone := startGateway(t, "node-a", redis, &pepay{process: p.process, url: "http://" + wire.addr()})

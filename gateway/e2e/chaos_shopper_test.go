@@ -505,6 +505,25 @@ func (s *shopper) statusIs(status string) {
 	}
 }
 
+// shownLocked says what each snapshot showed of an order, for the report of
+// what is missing.
+func (s *shopper) shownLocked(order string) string {
+	var b strings.Builder
+	for _, c := range s.covers {
+		fmt.Fprintf(&b, "at %s open %v", c.at.Format(clockFormat), c.open)
+		for k, v := range c.shown {
+			if k.order == order {
+				fmt.Fprintf(&b, " %s %d-%d", k.object, v.ms, v.seq)
+			}
+		}
+		if status, ok := c.statuses[order]; ok {
+			fmt.Fprintf(&b, " %s", status)
+		}
+		b.WriteString("; ")
+	}
+	return b.String()
+}
+
 // sleep puts the phone to sleep: the connection is gone, without a word.
 func (s *shopper) sleep(d time.Duration) {
 	s.mu.Lock()

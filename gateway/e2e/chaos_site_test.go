@@ -391,23 +391,30 @@ func (s *site) startReplica(ctx context.Context) (*redisServer, *proxy, error) {
 	return nil, nil, errors.New("the replica does not catch up")
 }
 
-// readStates reads the state of a customer's orders into c.
+// readStates reads the state of a customer's orders into c. It tries for a while;
+// a page that gives up has missed what it did not see, and says so.
 func (s *site) readStates(sh *shopper, c *cover) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	shown, statuses := map[subject]version{}, map[string]string{}
+	insist := func(read func() error) {
+		err := read()
+		for ; err != nil && ctx.Err() == nil; err = read() {
+			sleepFor(ctx, 200*time.Millisecond)
+		}
+		if err != nil {
+			sh.mu.Lock()
+			defer sh.mu.Unlock()
+			sh.violate("cannot read the state of its orders: %v", err)
+		}
+	}
+	insist(func() error { return s.truth.read(ctx) })
 	orders := map[string]bool{}
-	_ = s.truth.read(ctx) // it is read again
 	for _, f := range s.truth.of(sh.customer) {
 		orders[f.subject.order] = true
 	}
 	for order := range orders {
-		for ctx.Err() == nil {
-			if err := s.readState(ctx, sh, order, shown, statuses); err == nil {
-				break
-			}
-			sleepFor(ctx, 200*time.Millisecond)
-		}
+		insist(func() error { return s.readState(ctx, sh, order, shown, statuses) })
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

@@ -297,8 +297,8 @@ func (c *chaos) lacking(age time.Duration) string {
 			if time.Since(f.at) > age {
 				sh.mu.Lock()
 				defer sh.mu.Unlock()
-				return fmt.Sprintf("%s %s (connected %v, status %q, streams %d, closes %v) lacks %s %s for %v", sh.kind, sh.customer,
-					sh.connected, sh.status, sh.streams, sh.closes, f.id, f.subject.object, time.Since(f.at).Round(time.Millisecond))
+				return fmt.Sprintf("%s %s (connected %v, status %q, streams %d, closes %v, shown %s) lacks %s %s for %v", sh.kind, sh.customer,
+					sh.connected, sh.status, sh.streams, sh.closes, sh.shownLocked(f.subject.order), f.id, f.subject.object, time.Since(f.at).Round(time.Millisecond))
 			}
 		}
 	}

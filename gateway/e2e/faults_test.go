@@ -8,6 +8,7 @@ import (
 
 // Whatever the upstream does to its stream, every event is in the log once.
 func TestUpstreamFaultsLoseAndDoubleNothing(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []struct {
 		name string
 		set  map[string]any

@@ -105,14 +105,12 @@ func TestProxyCutsConnectionsAtRandom(t *testing.T) {
 	way.live(func() time.Duration { return time.Second + rand.N(4*time.Second) })
 	way.end(true)
 	eventually(t, 60*time.Second, "each was cut about twice", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return len(c.connects) >= 3*len(c.visitors)
+		return c.connectCount() >= 3*len(c.visitors)
 	})
 	way.live(nil)
 	p.control("shop", map[string]any{"orders_per_second": 0})
 	out := c.waitComplete(t, p)
-	t.Logf("%+v over %d connects", out, len(c.connects))
+	t.Logf("%+v over %d connects", out, c.connectCount())
 	out.checkPerfect(t)
 }
 

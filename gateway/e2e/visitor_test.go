@@ -304,6 +304,13 @@ func (c *crowd) connected(k connect) {
 	c.connects = append(c.connects, k)
 }
 
+// connectCount returns how many streams gateways have answered so far.
+func (c *crowd) connectCount() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.connects)
+}
+
 func (c *crowd) failed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
+import { wholeChromium } from '../browser.mjs';
 import { Proxy, Shop } from './proxy.mjs';
 
 export class Rig {
@@ -12,7 +13,7 @@ export class Rig {
   async start() {
     this.proxy = await new Proxy(this.target).start();
     this.browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+      executablePath: wholeChromium,
       args: ['--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update'],
       ignoreDefaultArgs: ['--disable-back-forward-cache'], // drivers switch it off
     });

@@ -6,10 +6,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
-import { launch, placeOrder } from '../browser.mjs';
+import { launch, placeOrder, wholeChromium } from '../browser.mjs';
 
 test('from the start of dev to the first painted state of an order', async (t) => {
-  const browser = await launch();
+  const browser = await launch(wholeChromium);
   t.after(() => browser.close());
   const page = await browser.newPage();
   await page.addInitScript(() => {
