@@ -11,7 +11,7 @@ const networkNoise = /^Failed to load resource|net::ERR_|^WebSocket connection t
 
 // Chromium's engine without its browser: it takes half the processor time, and
 // that is most of what these tests take.
-const shell = process.env.CHROMIUM_HEADLESS_SHELL ?? '/usr/bin/chromium-headless-shell';
+export const shell = process.env.CHROMIUM_HEADLESS_SHELL ?? '/usr/bin/chromium-headless-shell';
 
 export const wholeChromium = process.env.CHROMIUM ?? '/usr/bin/chromium';
 

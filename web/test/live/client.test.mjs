@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { wholeChromium } from '../browser.mjs';
 import { assertAll, delivered, is, Rig, until } from './rig.mjs';
 import { Shop } from './proxy.mjs';
 
@@ -187,6 +188,8 @@ test('a tab that hangs loses its place to one that is looked at', async (t) => {
 });
 
 test('a page comes back from the back-forward cache', async (t) => {
+  const rig = await new Rig(target).start(wholeChromium); // the engine alone has no such cache
+  t.after(() => rig.stop());
   const { shop, open } = await rig.shopper(t);
   const page = await open();
   await is(page, 'live');

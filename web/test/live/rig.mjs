@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
-import { wholeChromium } from '../browser.mjs';
+import { shell } from '../browser.mjs';
 import { Proxy, Shop } from './proxy.mjs';
 
 export class Rig {
@@ -10,10 +10,10 @@ export class Rig {
     this.target = target;
   }
 
-  async start() {
+  async start(executablePath = shell) {
     this.proxy = await new Proxy(this.target).start();
     this.browser = await chromium.launch({
-      executablePath: wholeChromium,
+      executablePath,
       args: ['--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update'],
       ignoreDefaultArgs: ['--disable-back-forward-cache'], // drivers switch it off
     });
