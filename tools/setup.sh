@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what the tests need and this machine lacks: redis-server, Chromium
-# and its headless shell, Firefox, Node, the proxies and languages of docs/browser.md. On Debian and its
-# kin through apt; elsewhere it says what to install.
+# Installs what the tests need and this machine lacks: redis-server, Chromium and
+# its headless shell, Firefox, Node, the proxies and languages of docs/browser.md.
+# On Debian and its kin through apt; elsewhere it says what to install.
 set -eu
 cd "$(dirname "$0")/.."
 
