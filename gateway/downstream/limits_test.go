@@ -23,7 +23,7 @@ func TestSizesAreHeldToTheByte(t *testing.T) {
 			t.Errorf("a request line that makes it %d bytes = %d %s, want %d", n, resp.StatusCode, body, want)
 		}
 	}
-	for n, want := range map[int]int{maxBodyBytes - 1: 200, maxBodyBytes: 200, maxBodyBytes + 1: 413, 1 << 20: 413} {
+	for n, want := range map[int]int{maxBodyBytes - 1: 200, maxBodyBytes: 200, maxBodyBytes + 1: 413, 1 << 20: 413, 3 << 20: 413} {
 		body := `{}` + strings.Repeat(" ", n-2)
 		if resp, answer := r.answer("POST", mintPath, body, "X-Api-Key: "+opsKey); resp.StatusCode != want {
 			t.Errorf("a body of %d bytes = %d %s, want %d", n, resp.StatusCode, answer, want)

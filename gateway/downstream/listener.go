@@ -2,6 +2,7 @@ package downstream
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +21,10 @@ const (
 	// acceptRetry is the wait after an error of the system's that passes. It is
 	// shorter than a shutdown takes.
 	acceptRetry = 50 * time.Millisecond
+	// What a client that was answered in the midst of its request may still send,
+	// and for how long it is listened to.
+	hearOutBytes = 4 << 20
+	hearOutTime  = time.Second
 )
 
 // A door counts the connections of clients, also those that are no streams yet,
@@ -111,6 +116,7 @@ type clientConn struct {
 	sock   *socket.Conn // nil where the connection has none
 	late   bool         // it came when there was no room for a stream
 	held   bool         // reading stops at what was read ahead
+	amid   atomic.Bool  // it was answered in the midst of its request
 	closed atomic.Bool
 	poller atomic.Pointer[poller] // that watches it; nil while none does
 	to     receiver               // told by it
@@ -136,8 +142,26 @@ func (c *clientConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// hearOut has the client know that the answer is over, and reads what it still
+// sends: a connection that is closed with bytes unread is reset, and the client,
+// as it writes on, may never see the answer (RFC 9112, section 9.6).
+func (c *clientConn) hearOut() {
+	under := c.Conn
+	if c.sock != nil {
+		under = c.sock.Conn
+	}
+	tcp, ok := under.(*net.TCPConn)
+	if !ok || tcp.CloseWrite() != nil || tcp.SetReadDeadline(time.Now().Add(hearOutTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, tcp, hearOutBytes) // until it has left
+}
+
 // Close implements net.Conn.
 func (c *clientConn) Close() error {
+	if c.amid.Swap(false) {
+		c.hearOut()
+	}
 	if !c.closed.Swap(true) {
 		c.door.open.Add(-1)
 	}

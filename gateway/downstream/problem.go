@@ -108,6 +108,9 @@ func (s *Server) handleError(c *fiber.Ctx, err error) error {
 	if p.status == http.StatusTooManyRequests || p.status == http.StatusServiceUnavailable {
 		c.Set(fiber.HeaderRetryAfter, "2")
 	}
+	if conn, ok := c.Context().Conn().(*clientConn); ok && (p == errBody || p == errHeaders) {
+		conn.amid.Store(true)
+	}
 	if p == errUpgrade {
 		c.Set(fiber.HeaderUpgrade, "websocket")
 	}

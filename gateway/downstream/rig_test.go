@@ -415,15 +415,12 @@ func (r *rig) request(method, path, body string, header ...string) *client {
 	if body != "" {
 		text += fmt.Sprintf("Content-Length: %d\r\n", len(body))
 	}
-	// A server that has seen enough answers and closes, amid a long body: then the
-	// write fails, and the answer is there all the same.
-	_, sent := io.WriteString(conn, text+"\r\n"+body)
+	_, err = io.WriteString(conn, text+"\r\n"+body)
+	r.must(err)
 	r.must(conn.SetReadDeadline(time.Now().Add(wait)))
 	br := bufio.NewReader(conn)
 	c.resp, err = http.ReadResponse(br, &http.Request{Method: method})
-	if err != nil {
-		r.Fatalf("%v, having sent the request: %v", err, sent)
-	}
+	r.must(err)
 	c.body = bufio.NewReader(c.resp.Body)
 	return c
 }
