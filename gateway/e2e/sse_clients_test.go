@@ -301,16 +301,22 @@ func TestSSEClientsComeBackFromOverload(t *testing.T) {
 		c.waitIDs(len(w.owned("cust_1")))
 	}
 
+	var urls []string // past the way; each is good for one stream
+	for range clients {
+		urls = append(urls, strings.Replace(g.mint(map[string]any{"customer_id": "cust_2"}).SSEURL, way.addr(), addr, 1))
+	}
+	way.freeze(requests) // nobody is back before the others are there
 	way.end(true)
 	var others []*stream
 	eventually(t, 10*time.Second, "others have taken their places", func() bool {
-		s := openSSE(t, g.mint(map[string]any{"customer_id": "cust_2"}).SSEURL, "")
+		s := openSSE(t, urls[len(others)], "")
 		eventually(t, 10*time.Second, "an answer", func() bool { return s.count("hello")+s.count("disconnect") > 0 })
 		if s.count("hello") > 0 {
 			others = append(others, s)
 		}
 		return len(others) == len(clients)
 	})
+	way.heal()
 	lifecycle(p, "cust_1")
 	for _, c := range clients {
 		c.waitControls("disconnect", 1)
