@@ -22,7 +22,8 @@ func benchCommand(env environment) *cobra.Command {
 		Long: `Plays thousands of browsers, and through a devnet the upstream, and reports what that took:
 processor time and memory of the gateway and its Redis, latencies, and every event that a
 client lost, got twice, out of order or without being entitled to it. A bare server that does
-nothing but write is measured in the same run, to compare with: the floor.
+nothing but write is measured in the same run, to compare with: the floor. In selective there is
+a second one, which keeps each event in a Redis before it writes it (with --self).
 
 With --self it starts a Redis, a devnet and a gateway of its own. Else it drives the one named by
 --url, whose upstream must be the devnet named by --devnet, and whose limits must let all
@@ -73,7 +74,7 @@ the figures do not count then. Connections are bounded by the files a process ma
 
 // floorCommand is the process that bench compares with.
 func floorCommand() *cobra.Command {
-	var addr string
+	var addr, store string
 	cmd := &cobra.Command{
 		Use:    "floor",
 		Short:  "The bare server that bench compares with",
@@ -84,9 +85,10 @@ func floorCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%w: %s", errUsage, strings.TrimPrefix(err.Error(), "listen "))
 			}
-			return bench.ServeFloor(cmd.Context(), ln)
+			return bench.ServeFloor(cmd.Context(), ln, store)
 		},
 	}
 	cmd.Flags().StringVar(&addr, "listen", "127.0.0.1:0", "address")
+	cmd.Flags().StringVar(&store, "redis", "", "address of a Redis to keep each event in before it is sent on")
 	return cmd
 }

@@ -17,19 +17,22 @@ import (
 
 // A floor is the bare server that everything else is compared with: a goroutine
 // per connection, and for every event one frame, written with one call per
-// receiver. It checks nothing, keeps nothing and cannot resume: what it costs is
-// what the kernel and Go charge.
+// receiver. It checks nothing and cannot resume: what it costs is what the kernel
+// and Go charge. With a store it first keeps each event in a Redis, with one plain
+// command, as whoever replays must before anybody has seen the event.
 type floor struct {
 	readers sync.Pool // of *bufio.Reader, for the heads of requests
+	store   string    // address of a Redis, or ""
 
 	mu   sync.Mutex // guards the field below
 	keys map[string]map[net.Conn]Transport
 }
 
 // ServeFloor serves a floor on ln until ctx ends. Streams are GET /<key>, and
-// events POST /<key>, which is not answered.
-func ServeFloor(ctx context.Context, ln net.Listener) error {
-	f := &floor{keys: map[string]map[net.Conn]Transport{}}
+// events POST /<key>, which is not answered. Events are kept in the Redis at
+// store, unless that is empty.
+func ServeFloor(ctx context.Context, ln net.Listener, store string) error {
+	f := &floor{store: store, keys: map[string]map[net.Conn]Transport{}}
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	for {
@@ -74,7 +77,7 @@ func (f *floor) open(conn net.Conn) (key string, t Transport, ok bool) {
 		return "", "", false
 	}
 	if string(first) == "POST " {
-		f.publishLoop(in)
+		f.serveEvents(in)
 		return "", "", false
 	}
 	t = SSE
@@ -124,15 +127,49 @@ func (f *floor) remove(conn net.Conn, key string) {
 	delete(f.keys[key], conn)
 }
 
-// publishLoop reads requests and writes each one's body to the key's streams.
-func (f *floor) publishLoop(in *bufio.Reader) {
+// serveEvents keeps the events of a publisher, if they are to be kept. Without
+// the store the publisher is cut off.
+func (f *floor) serveEvents(in *bufio.Reader) {
+	keep := func([]byte) error { return nil }
+	if f.store != "" {
+		conn, err := net.Dial("tcp", f.store)
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }() // nothing is under way
+		k := keeper{conn: conn, in: bufio.NewReader(conn)}
+		keep = k.keep
+	}
+	f.publishLoop(in, keep)
+}
+
+// publishLoop reads requests, and has each one's body kept before it writes it to
+// the key's streams.
+func (f *floor) publishLoop(in *bufio.Reader, keep func(event []byte) error) {
 	for {
 		key, body, err := readPost(in)
-		if err != nil {
+		if err != nil || keep(body) != nil {
 			return
 		}
 		f.deliver(key, body)
 	}
+}
+
+// A keeper appends events to a stream in a Redis.
+type keeper struct {
+	conn net.Conn
+	in   *bufio.Reader
+	out  []byte
+}
+
+// keep returns when the event is kept.
+func (k *keeper) keep(event []byte) error {
+	k.out = fmt.Appendf(k.out[:0], "*5\r\n$4\r\nXADD\r\n$5\r\nfloor\r\n$1\r\n*\r\n$1\r\nb\r\n$%d\r\n%s\r\n", len(event), event)
+	if _, err := k.conn.Write(k.out); err != nil {
+		return err
+	}
+	_, err := readReply(k.in) // the entry's id
+	return err
 }
 
 func readPost(in *bufio.Reader) (key string, body []byte, err error) {
@@ -182,13 +219,14 @@ func (f *floor) deliver(key string, event []byte) {
 type floorTarget struct {
 	address string
 	process meter
+	redis   meter // nil when nothing is kept
 }
 
 func (f *floorTarget) addr(*client) string                    { return f.address }
 func (f *floorTarget) silent() bool                           { return true }
 func (f *floorTarget) publishAddr() string                    { return f.address }
 func (f *floorTarget) server() meter                          { return f.process }
-func (f *floorTarget) store() meter                           { return nil }
+func (f *floorTarget) store() meter                           { return f.redis }
 func (f *floorTarget) prepare(context.Context, *client) error { return nil }
 
 func (f *floorTarget) request(c *client, _ string) []byte {

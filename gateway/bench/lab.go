@@ -80,6 +80,9 @@ func (l *lab) targets(w workload) []string {
 	if w.bare {
 		kinds = []string{targetBare, targetGateway}
 	}
+	if w.kept && l.cfg.Self { // else there may be no Redis to start
+		kinds = slices.Insert(kinds, 1, targetKept)
+	}
 	if l.cfg.Nchan && w.nchan {
 		kinds = append(kinds, targetNchan)
 	}
@@ -166,7 +169,9 @@ func (l *lab) bring(ctx context.Context, kind string, s *script, shared bool, no
 	var err error
 	switch {
 	case kind == targetBare:
-		t, err = l.bringFloor(ctx, run)
+		t, err = l.bringFloor(ctx, run, nil, "")
+	case kind == targetKept:
+		t, err = l.bringKeptFloor(ctx, run)
 	case kind == targetNchan:
 		t, err = l.bringNchan(ctx, run)
 	case l.cfg.Self:
@@ -200,12 +205,14 @@ func (l *lab) running(s *script, shared bool) (target, error) {
 
 type runner func(name, program string, args, env []string) (*process, error)
 
-func (l *lab) bringFloor(ctx context.Context, run runner) (target, error) {
+// bringFloor starts a floor, which keeps events in the Redis at redisAddr if there
+// is one.
+func (l *lab) bringFloor(ctx context.Context, run runner, redis meter, redisAddr string) (target, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	program, args := l.cfg.Program, []string{"bench", "floor", "--listen", addr}
+	program, args := l.cfg.Program, []string{"bench", "floor", "--listen", addr, "--redis", redisAddr}
 	if program == "" {
 		return nil, errors.New("bench: no program to start the floor with")
 	}
@@ -213,7 +220,15 @@ func (l *lab) bringFloor(ctx context.Context, run runner) (target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &floorTarget{address: addr, process: pids{p.pid()}}, p.ready(ctx, accepting(addr))
+	return &floorTarget{address: addr, process: pids{p.pid()}, redis: redis}, p.ready(ctx, accepting(addr))
+}
+
+func (l *lab) bringKeptFloor(ctx context.Context, run runner) (target, error) {
+	redis, addr, err := l.bringRedis(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	return l.bringFloor(ctx, run, pids{redis.pid()}, addr)
 }
 
 // bringGateway starts a Redis, a devnet and a gateway, each node in a process of

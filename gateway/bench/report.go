@@ -102,7 +102,7 @@ var rows = []row{
 // write writes the tables of medians, then the report as one line of JSON.
 func (r Report) write(out io.Writer) error {
 	fmt.Fprintf(out, "\npepay-gateway %s, %d processors, Linux %s, load %s\n", r.Version, r.CPUs, r.Kernel, r.Load)
-	lines := []string{"work\tbare floor\tgateway\t× bare\tmust\taim\tNchan"}
+	lines := []string{"work\tbare floor\tand Redis\tgateway\t× bare\tmust\taim\tNchan"}
 	for _, w := range rows {
 		transports := []Transport{WS, SSE}
 		if w.transport != "" {
@@ -173,7 +173,8 @@ func (r Report) line(w row, t Transport) (string, bool) {
 	}
 	judged := len(bare) > 0 || !w.relative
 	return strings.Join([]string{
-		fmt.Sprintf("%s, %s", w.what, t), spread(bare, w.unit), spread(ours, w.unit), ratio,
+		fmt.Sprintf("%s, %s", w.what, t), spread(bare, w.unit),
+		spread(r.values(w, targetKept, t), w.unit), spread(ours, w.unit), ratio,
 		w.demand(w.must, value, judged), w.demand(w.aim, value, judged), spread(r.values(w, targetNchan, t), w.unit),
 	}, "\t"), true
 }

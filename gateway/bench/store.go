@@ -55,9 +55,12 @@ func readReply(in *bufio.Reader) (string, error) {
 	if err != nil || size > maxMessageBytes {
 		return "", errors.New(strings.TrimSpace(line))
 	}
-	b := make([]byte, max(size, 0)) // -1 is nothing
+	if size < 0 {
+		return "", nil
+	}
+	b := make([]byte, size+len("\r\n"))
 	_, err = io.ReadFull(in, b)
-	return string(b), err
+	return string(b[:size]), err
 }
 
 // askNumber is askStore for what is answered with a number, or with nothing.

@@ -15,6 +15,7 @@ import (
 // The names of targets.
 const (
 	targetBare    = "bare"
+	targetKept    = "kept" // bare, with a Redis
 	targetGateway = "gateway"
 	targetNchan   = "nchan"
 )

@@ -31,6 +31,7 @@ type workload struct {
 	quick      sizes // to see that it works
 	shared     bool  // every event is for every connection
 	bare       bool  // the floor can do it too
+	kept       bool  // so is a floor that keeps events in a Redis
 	nchan      bool  // so can Nchan
 	long       bool  // only when asked for
 	run        func(*trial, context.Context) error
@@ -53,7 +54,7 @@ var workloads = append([]workload{
 	},
 	{
 		name: "selective", about: "every event is for one connection",
-		transports: []Transport{WS}, bare: true, nchan: true, run: (*trial).selective,
+		transports: []Transport{WS}, bare: true, kept: true, nchan: true, run: (*trial).selective,
 		full:  sizes{connections: 5_000, rate: 1_000, d: 20 * time.Second, settle: time.Second},
 		quick: sizes{connections: 200, rate: 500, d: 500 * time.Millisecond},
 	},

@@ -66,6 +66,30 @@ func TestBenchEndsWellAndReconciles(t *testing.T) {
 	}
 }
 
+// The floor that keeps events is there to be compared with, and so is what its
+// Redis takes.
+func TestBenchComparesWithAFloorThatKeepsEvents(t *testing.T) {
+	out, results := bench(t, "--self", "--quick", "selective")
+	if want := "and Redis"; !strings.Contains(out, want) {
+		t.Errorf("no %q in\n%s", want, out)
+	}
+	kept := 0
+	for _, r := range results {
+		if r.Deliveries != r.Events || r.Events == 0 {
+			t.Errorf("%d deliveries of %d events on %s, want as many", r.Deliveries, r.Events, r.Target)
+		}
+		if _, ok := r.Values["store_us_per_event"]; ok != (r.Target != "bare") {
+			t.Errorf("a figure for Redis on %s: %t", r.Target, ok)
+		}
+		if r.Target == "kept" {
+			kept++
+		}
+	}
+	if kept != 1 {
+		t.Errorf("%d results of the floor that keeps events, want 1", kept)
+	}
+}
+
 // Clients on several nodes, and of a node that was started again, get all that
 // is theirs; and what Redis and the kernel tell is there to be tabled.
 func TestBenchMeasuresGrowth(t *testing.T) {
