@@ -68,6 +68,13 @@ export async function assertFits(page) {
     client: document.documentElement.clientWidth,
   }));
   assert.ok(scroll <= client, `page width = ${scroll}, want at most ${client}`);
+  // A word that is broken has more boxes than one; so has a label of several lines.
+  const broken = await page.locator('.buttons button').evaluateAll((buttons) => buttons.map((button) => {
+    const range = document.createRange();
+    range.selectNodeContents(button);
+    return range.getClientRects().length > 1 ? button.textContent : '';
+  }).filter(Boolean));
+  assert.deepEqual(broken, [], 'buttons with a broken label');
 }
 
 const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
