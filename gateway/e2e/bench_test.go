@@ -43,6 +43,7 @@ func bench(t *testing.T, args ...string) (string, []benchResult) {
 // The bench plays many browsers, and its account of what each of them got is
 // one more proof that nothing is lost.
 func TestBenchEndsWellAndReconciles(t *testing.T) {
+	t.Parallel()
 	out, results := bench(t, "--self", "--quick", "--transport", "sse", "broadcast", "storm")
 	for _, want := range []string{"bare floor", "broadcast, server per delivery, sse", "storm, server and Redis per reconnect, sse"} {
 		if !strings.Contains(out, want) {
@@ -69,6 +70,7 @@ func TestBenchEndsWellAndReconciles(t *testing.T) {
 // The floor that keeps events is there to be compared with, and so is what its
 // Redis takes.
 func TestBenchComparesWithAFloorThatKeepsEvents(t *testing.T) {
+	t.Parallel()
 	out, results := bench(t, "--self", "--quick", "selective")
 	if want := "and Redis"; !strings.Contains(out, want) {
 		t.Errorf("no %q in\n%s", want, out)
