@@ -1,9 +1,11 @@
 package downstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"syscall"
@@ -143,4 +145,48 @@ func TestLimitIsTheLower(t *testing.T) {
 			t.Errorf("limit of %s = %d, want %d", fmt.Sprint(tc), got, tc.want)
 		}
 	}
+}
+
+// A call that a page's handler has made may ask its request's context for
+// something after the answer, while the connection's next request is read.
+func TestContextOfARequestOutlivesIt(t *testing.T) {
+	kept := make(chan context.Context, 1)
+	r := newRig(t, func(cfg *Config) {
+		cfg.Site = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			select {
+			case kept <- req.Context():
+			default:
+			}
+			w.WriteHeader(http.StatusNoContent)
+		})
+	})
+	get := func() {
+		resp, err := http.Get("http://" + r.addr + "/page")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = resp.Body.Close()
+	}
+	get()
+	first := <-kept
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		for range 20 {
+			get()
+		}
+	}()
+	type key struct{}
+	for asking := true; asking; { // the race detector watches
+		select {
+		case <-answered:
+			asking = false
+		default:
+			if got, err := first.Value(key{}), first.Err(); got != nil || err != nil {
+				t.Fatalf("value %v, error %v, want neither", got, err)
+			}
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
 }

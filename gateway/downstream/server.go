@@ -169,11 +169,20 @@ func (s *Server) routes() {
 		s.app.Use(prefix, s.notProxied)
 	}
 	if s.cfg.Client != nil {
-		s.app.Use("/client/", adaptor.HTTPHandler(s.cfg.Client))
+		s.app.Use("/client/", adapted(s.cfg.Client))
 	}
 	if s.cfg.Site != nil {
-		s.app.Use(adaptor.HTTPHandler(s.cfg.Site))
+		s.app.Use(adapted(s.cfg.Site))
 	}
+}
+
+// adapted is h as the library calls it. The context of a request is used again
+// for the next one as soon as it is answered, while a call that h has made with it
+// may still ask it something: h gets one that is nobody's.
+func adapted(h http.Handler) fiber.Handler {
+	return adaptor.HTTPHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(context.Background()))
+	}))
 }
 
 // readable routes what pages of the allowed origins may read.
