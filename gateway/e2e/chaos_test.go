@@ -93,7 +93,6 @@ var regressions = []struct {
 }
 
 func TestChaosRegressions(t *testing.T) {
-	t.Parallel()
 	for _, g := range regressions {
 		t.Run(fmt.Sprint(g.row, " ", g.seed), func(t *testing.T) {
 			t.Parallel()
@@ -564,18 +563,21 @@ func (c *chaos) checkLog(ctx context.Context) {
 			lost++
 		}
 	}
-	turned, last := 0, version{}
-	for _, id := range ids {
+	turned, first, last := 0, "", version{}
+	for i, id := range ids {
 		if f := c.truth.fact(id); f != nil && c.truth.stableAt(f.at) {
 			if f.version.compare(last) < 0 {
 				turned++
+				if first == "" {
+					first = fmt.Sprintf(", the first is number %d, %v, behind %v", i+1, f.version, last)
+				}
 			}
 			last = later(last, f.version)
 		}
 	}
 	fmt.Fprintf(c.out, "the log has %d events, none twice unless told above; %d of the record since its first are not there, %d out of order\n", len(ids), lost, turned)
 	if lost > 0 || turned > 0 {
-		c.fault("%d events are not in the log, %d out of order", lost, turned)
+		c.fault("%d events are not in the log, %d out of order%s", lost, turned, first)
 	}
 }
 
