@@ -499,15 +499,11 @@ func TestNothingIsLostOrDoubledAcrossLeaders(t *testing.T) {
 // A hoard is a source that has everything at hand at once.
 type hoard struct {
 	*upstream
-	events []Event
+	arrivals []Arrival
 }
 
 func (h *hoard) Run(ctx context.Context, _ UpstreamCursor, sink SourceSink) error {
-	var all []Arrival
-	for _, ev := range h.events {
-		all = append(all, Arrival{Event: ev})
-	}
-	if err := sink.Put(ctx, true, all...); err != nil {
+	if err := sink.Put(ctx, true, h.arrivals...); err != nil {
 		return err
 	}
 	<-ctx.Done()
@@ -516,10 +512,30 @@ func (h *hoard) Run(ctx context.Context, _ UpstreamCursor, sink SourceSink) erro
 
 func TestOnePutThatFillsTheQueueIsAppended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, h := newMemLog(), &hoard{upstream: newUpstream(), events: someEvents(0, 3*queueRecords)}
+		l, h := newMemLog(), &hoard{upstream: newUpstream()}
+		for _, ev := range someEvents(0, 3*queueRecords) {
+			h.arrivals = append(h.arrivals, Arrival{Event: ev})
+		}
 		startLeader(t, l, h)
-		if got, want := l.tip(), uint64(len(h.events)); got != want {
+		if got, want := l.tip(), uint64(len(h.arrivals)); got != want {
 			t.Errorf("tip %d, want %d", got, want)
+		}
+	})
+}
+
+// A batch is as old as the oldest in it, whoever brings its cursor.
+func TestLogIsToldOfABatchThatMayBeOlderThanIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, evs := newMemLog(), someEvents(0, 2)
+		h := &hoard{upstream: newUpstream(), arrivals: []Arrival{
+			{Event: evs[0], Cursor: UpstreamCursor{Began: 7}},
+			{Event: evs[1], Cursor: UpstreamCursor{ID: evs[1].ID, Created: 9}},
+		}}
+		startLeader(t, l, h)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if want := (UpstreamCursor{ID: evs[1].ID, Created: 9, Began: 7}); l.data.cursor != want || l.data.prior != 2 {
+			t.Errorf("cursor %+v, up to %d may be older; want %+v, up to 2", l.data.cursor, l.data.prior, want)
 		}
 	})
 }

@@ -108,9 +108,7 @@ func (l *links) fill(w *work, epoch Epoch, out *outcome) {
 	default:
 		ev := w.arrival.Event // a private copy; its bytes are shared and never change
 		l.fillEvent(&ev, epoch, out)
-		if !w.arrival.Cursor.IsZero() {
-			out.cursor = w.arrival.Cursor
-		}
+		out.cursor.move(w.arrival.Cursor)
 	}
 }
 

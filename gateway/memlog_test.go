@@ -41,7 +41,8 @@ type memData struct {
 	epoch         Epoch
 	seq           uint64
 	cursor        UpstreamCursor
-	history       Epoch // zero: there is no log
+	prior         uint64 // seq of the newest event that may be older than the history
+	history       Epoch  // zero: there is no log
 	key           string
 	health        Health
 	rung          uint64
@@ -77,7 +78,7 @@ func newMemData() *memData {
 }
 
 func (d *memData) clear() {
-	d.entries, d.seq, d.cursor, d.keyGone = nil, 0, UpstreamCursor{}, false
+	d.entries, d.seq, d.prior, d.cursor, d.keyGone = nil, 0, 0, UpstreamCursor{}, false
 	d.seen, d.fork = map[string]uint64{}, map[Epoch]uint64{}
 	d.states, d.recent, d.at = map[string]map[Object]memState{}, map[string][]uint64{}, map[string]bool{}
 	d.customerOf, d.orderOf = map[string]string{}, map[string]string{}
@@ -459,8 +460,9 @@ func (l *memLog) appendLocked(t Term, acked uint64, records []Record, cur Upstre
 				l.broken = append(l.broken, records[i].ID+" is called the newest and is not")
 			}
 		}
-		if !cur.IsZero() {
-			d.cursor = cur
+		d.cursor.move(cur)
+		if cur.Began > 0 && d.seq > from {
+			d.prior = d.seq
 		}
 		if retain > 0 && len(d.entries) > retain {
 			d.entries = slices.Clone(d.entries[len(d.entries)-retain:])
@@ -720,7 +722,7 @@ func (d *memData) read(from ReadFrom, count int) Page {
 func (d *memData) place(from ReadFrom) (uint64, bool) {
 	s, ok := d.seen[from.ID]
 	e := d.entry(s)
-	if !ok || e == nil || e.Event == nil || !from.Scope.Allows(d.filled(e.Event).Keys) {
+	if !ok || s <= d.prior || e == nil || e.Event == nil || !from.Scope.Allows(d.filled(e.Event).Keys) {
 		return 0, false
 	}
 	if o := from.Scope.SelectedOrders(); len(o) == 1 {

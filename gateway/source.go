@@ -12,13 +12,26 @@ import (
 type UpstreamCursor struct {
 	ID      string
 	Created int64 // unix seconds, by the upstream's clock; never ours
+	// Began, in the same unit, is when the log's history began, while what comes
+	// may be older than it: an older log may have held that, in another order. 0
+	// when it cannot be. It is noted with a zero ID too.
+	Began int64
 }
 
 // IsZero says whether the cursor names no event.
 func (c UpstreamCursor) IsZero() bool { return c.ID == "" }
 
+// move makes c the cursor after what d belongs to, which c's came before.
+func (c *UpstreamCursor) move(d UpstreamCursor) {
+	began := max(c.Began, d.Began)
+	if !d.IsZero() {
+		*c = d
+	}
+	c.Began = began
+}
+
 // An Arrival is one event as a Source hands it over, with the cursor that holds
-// once it is in the log. Cursor is zero for what does not come from the stream.
+// once it is in the log. Cursor names no event for what does not come from the stream.
 type Arrival struct {
 	Event  Event
 	Cursor UpstreamCursor

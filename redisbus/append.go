@@ -16,6 +16,11 @@ func (b *Bus) Append(ctx context.Context, t gateway.Term, acked uint64, records 
 	c.args = append(c.args, &c.fence, &c.acked)
 	c.blobs = appendCursor(c.blobs, cursor)
 	c.packed(0)
+	if cursor.Began != 0 {
+		c.args = append(c.args, cursor.Began)
+	} else {
+		c.args = append(c.args, "")
+	}
 	for i := range records {
 		c.record(&records[i])
 	}

@@ -40,7 +40,7 @@ func (b *Bus) Acquire(ctx context.Context, req gateway.AcquireRequest) (gateway.
 	if err != nil {
 		return gateway.Term{}, 0, fmt.Errorf("redisbus: acquire: %w", err)
 	}
-	cursor, err := unpackCursor(text(r, 3))
+	cursor, err := unpackCursor(text(r, 3), text(r, 4))
 	if err != nil {
 		return gateway.Term{}, 0, err
 	}

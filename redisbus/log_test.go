@@ -188,6 +188,55 @@ func TestEventIDAfterAForkReplaysFromTheFork(t *testing.T) {
 	}
 }
 
+// A new history has what the old one had in another order, perhaps. A client that
+// names an event by its id does not say in which of them it got it.
+func TestEventIDFromBeforeTheHistoryIsUnknown(t *testing.T) {
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{RetentionEvents: 10})
+	account := gateway.Scope{Account: true}
+	old := acquire(t, b, gateway.AcquireRequest{})
+	mustAppend(t, b, old, 0, event(1, orderKeys), event(2, orderKeys), event(3, orderKeys))
+	term := acquire(t, b, gateway.AcquireRequest{Previous: old.Fence, NewHistory: true})
+	if term.Cursor.Began != 0 {
+		t.Errorf("a new history began at %d, want not known", term.Cursor.Began)
+	}
+	put := func(acked uint64, began int64, evs ...*gateway.Event) {
+		t.Helper()
+		if _, err := b.Append(t.Context(), term, acked, records(evs...), gateway.UpstreamCursor{Began: began}); err != nil {
+			t.Fatalf("Append: %v", err)
+		}
+	}
+	wantStatus := func(n int, scope gateway.Scope, want gateway.PageStatus) {
+		t.Helper()
+		if p := read(t, b, gateway.ReadFrom{ID: event(n, orderKeys).ID, Scope: scope}); p.Status != want {
+			t.Errorf("after event %d: status %v, want %v", n, p.Status, want)
+		}
+	}
+	put(0, 1_767_225_600, event(1, orderKeys), event(3, orderKeys))
+	put(2, 0, event(4, orderKeys))
+	wantStatus(3, account, gateway.PageUnknown)
+	wantStatus(4, account, gateway.PageOK)
+	term = succeed(t, b, term)
+	if term.Cursor.Began != 1_767_225_600 || !term.Cursor.IsZero() {
+		t.Errorf("the next term's cursor = %+v, want none, and when the history began", term.Cursor)
+	}
+	put(3, 1_767_225_600, event(4, orderKeys)) // known: nothing older was added
+	wantStatus(4, account, gateway.PageOK)
+	put(3, 1_767_225_600, event(2, orderKeys)) // late
+	put(4, 0, event(5, orderKeys))
+	wantStatus(1, account, gateway.PageUnknown)
+	wantStatus(2, gateway.Scope{Orders: []string{"o1"}}, gateway.PageUnknown) // though it is the order's last but one
+	wantStatus(4, account, gateway.PageUnknown)                               // event 2 may have come before it
+	wantStatus(5, account, gateway.PageOK)
+	for n := range 500 { // so that the log no longer holds them
+		put(uint64(5+n), 0, event(6+n, gateway.Keys{Order: "o2", Customer: "c2"}))
+	}
+	put(505, 1_767_225_600, event(900, gateway.Keys{Order: "o3", Customer: "c3"}))
+	wantStatus(5, gateway.Scope{Orders: []string{"o1"}}, gateway.PageUnknown)
+	if next := acquire(t, b, gateway.AcquireRequest{Previous: term.Fence, NewHistory: true}); next.Cursor.Began != 0 {
+		t.Errorf("the history after it began at %d, want not known", next.Cursor.Began)
+	}
+}
+
 func TestDeletedKeyStartsANewHistory(t *testing.T) {
 	for _, key := range []string{"meta", "log", "seen", "fork", "state", "state_at", "join"} {
 		t.Run(key, func(t *testing.T) {

@@ -233,7 +233,8 @@ func cutItem(s string) (blob, states, rest string, err error) {
 	return body[:nb], body[nb : nb+ns], body[nb+ns:], nil
 }
 
-// The upstream cursor is stored as "<created> <id>".
+// The upstream cursor is stored as "<created> <id>". When the history began is
+// in another field, "<seq of the newest event that may be older> <began>".
 func appendCursor(b []byte, c gateway.UpstreamCursor) []byte {
 	if c.IsZero() {
 		return b
@@ -241,16 +242,23 @@ func appendCursor(b []byte, c gateway.UpstreamCursor) []byte {
 	return append(append(strconv.AppendInt(b, c.Created, 10), ' '), c.ID...)
 }
 
-func unpackCursor(s string) (gateway.UpstreamCursor, error) {
+func unpackCursor(s, prior string) (c gateway.UpstreamCursor, err error) {
+	bad := fmt.Errorf("%w: cursor", errGarbage)
+	if prior != "" {
+		_, began, _ := strings.Cut(prior, " ")
+		if c.Began, err = strconv.ParseInt(began, 10, 64); err != nil {
+			return c, bad
+		}
+	}
 	if s == "" {
-		return gateway.UpstreamCursor{}, nil
+		return c, nil
 	}
 	created, id, ok := strings.Cut(s, " ")
-	n, err := strconv.ParseInt(created, 10, 64)
-	if !ok || err != nil || !gateway.ValidID(id) {
-		return gateway.UpstreamCursor{}, fmt.Errorf("%w: cursor", errGarbage)
+	if c.Created, err = strconv.ParseInt(created, 10, 64); !ok || err != nil || !gateway.ValidID(id) {
+		return gateway.UpstreamCursor{}, bad
 	}
-	return gateway.UpstreamCursor{ID: id, Created: n}, nil
+	c.ID = id
+	return c, nil
 }
 
 // entryOf reads one stream entry: [id, [e, epoch, b, blob (, s, states)]].

@@ -109,7 +109,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		_ = app.ShutdownWithTimeout(shutdownTimeout) // best effort: our own sockets are closed
 		_ = ln.Close()                               // again, for a ctx that ended before the app listened
 	})
-	err := app.Listener(socket.Listener(ln))
+	err := app.Listener(skewed(socket.Listener(ln), s.cfg.ClockOffset))
 	ended := ctx.Err() != nil
 	stop()
 	wg.Wait()

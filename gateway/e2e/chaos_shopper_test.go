@@ -461,7 +461,9 @@ func (s *shopper) control(raw []byte, _ string) {
 		s.statusIs(c.Status)
 	case "reset":
 		s.promised = false
-		s.resets = append(s.resets, time.Now())
+		if !s.priorLocked() {
+			s.resets = append(s.resets, time.Now())
+		}
 		if s.kind == kindWS {
 			s.cursor = ""
 		}
@@ -486,6 +488,13 @@ func (s *shopper) control(raw []byte, _ string) {
 	case "disconnect":
 		s.retry = time.Duration(c.RetryMS) * time.Millisecond
 	}
+}
+
+// priorLocked says whether the event that the stream continues behind may be older
+// than the log's history: that is told whenever it is named, not once.
+func (s *shopper) priorLocked() bool {
+	f := s.site.truth.fact(s.cursor)
+	return s.kind == kindBare && f != nil && f.at.Before(s.site.renewed().Add(upstreamOverlap))
 }
 
 // coverLocked begins a snapshot of n events.

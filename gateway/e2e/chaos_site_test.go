@@ -25,6 +25,8 @@ const (
 	siteNodes = 3
 	// siteBackfill is how far back a new log reads.
 	siteBackfill = 5 * time.Minute
+	// upstreamOverlap is how late an event may be, as nodes take it.
+	upstreamOverlap = time.Minute
 )
 
 // A site is everything that a fault may touch: three nodes, Redis and a devnet,
@@ -45,6 +47,7 @@ type site struct {
 	primary  *redisServer
 	shoppers []*shopper
 	quiet    time.Time // until then nobody orders anything
+	history  time.Time // when the log's history began, at the latest
 }
 
 // A siteNode is a node's place: it outlives the processes that run there.
@@ -96,6 +99,7 @@ func startSiteOn(t testing.TB, out io.Writer, primary *redisServer, url string, 
 		}
 		n.first = v
 	}
+	s.renew()
 	return s
 }
 
@@ -275,7 +279,11 @@ func (s *site) allLive() bool {
 	return true
 }
 
-var quickClient = &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var (
+	quickClient = &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	// patientClient is for what must not be asked twice.
+	patientClient = &http.Client{Timeout: time.Minute, Transport: quickClient.Transport}
+)
 
 func (s *site) fetch(ctx context.Context, url string, out any) error {
 	return s.send(ctx, http.MethodGet, url, "", nil, out)
@@ -283,6 +291,10 @@ func (s *site) fetch(ctx context.Context, url string, out any) error {
 
 // send makes one request and reads the JSON of a good answer.
 func (s *site) send(ctx context.Context, method, url, key string, in, out any) error {
+	return sendBy(ctx, quickClient, method, url, key, in, out)
+}
+
+func sendBy(ctx context.Context, client *http.Client, method, url, key string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -299,7 +311,7 @@ func (s *site) send(ctx context.Context, method, url, key string, in, out any) e
 	if key != "" {
 		req.Header.Set("x-api-key", key)
 	}
-	resp, err := quickClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -341,16 +353,31 @@ func (s *site) devnet(path string, body any) error {
 	return s.send(context.Background(), http.MethodPost, s.pepay.url+"/_devnet/"+path, "", body, nil)
 }
 
-// newOrder has a customer order something.
+// newOrder has a customer order something. An order made unknown to its shopper
+// would be owed to a page that cannot name it.
 func (s *site) newOrder(ctx context.Context, customer string) (string, error) {
 	var o devnetOrder
-	err := s.send(ctx, http.MethodPost, s.pepay.url+"/_devnet/orders", "", map[string]any{"customer_id": customer}, &o)
+	err := sendBy(ctx, patientClient, http.MethodPost, s.pepay.url+"/_devnet/orders", "", map[string]any{"customer_id": customer}, &o)
 	return o.OrderID, err
 }
 
 func (s *site) move(ctx context.Context, order, transition string) error {
 	return s.send(ctx, http.MethodPost, s.pepay.url+"/api/commerce/devnet/orders/"+order+"/simulate", "ck_devnet_demo",
 		map[string]any{"transitionTo": transition}, nil)
+}
+
+// renewed returns when the log's history began, at the latest.
+func (s *site) renewed() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.history
+}
+
+// renew notes that the log may begin a new history.
+func (s *site) renew() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history = time.Now()
 }
 
 // redis is the primary.
@@ -397,24 +424,27 @@ func (s *site) readStates(sh *shopper, c *cover) {
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	shown, statuses := map[subject]version{}, map[string]string{}
-	insist := func(read func() error) {
+	insist := func(what string, read func() error) {
 		err := read()
-		for ; err != nil && ctx.Err() == nil; err = read() {
+		for err != nil && ctx.Err() == nil {
 			sleepFor(ctx, 200*time.Millisecond)
+			if again := read(); again == nil || ctx.Err() == nil { // else it tells of ctx alone
+				err = again
+			}
 		}
 		if err != nil {
 			sh.mu.Lock()
 			defer sh.mu.Unlock()
-			sh.violate("cannot read the state of its orders: %v", err)
+			sh.violate("cannot read %s: %v", what, err)
 		}
 	}
-	insist(func() error { return s.truth.read(ctx) })
+	insist("the record", func() error { return s.truth.read(ctx) })
 	orders := map[string]bool{}
 	for _, f := range s.truth.of(sh.customer) {
 		orders[f.subject.order] = true
 	}
 	for order := range orders {
-		insist(func() error { return s.readState(ctx, sh, order, shown, statuses) })
+		insist("the state of "+order, func() error { return s.readState(ctx, sh, order, shown, statuses) })
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

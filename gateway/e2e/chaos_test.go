@@ -218,6 +218,9 @@ func (c *chaos) strike(ctx context.Context, several ...fault) {
 	if shuffles {
 		settled = c.truth.unsettle(age)
 	}
+	if resets > 0 {
+		c.renew()
+	}
 	before, began := c.resetsOf(), time.Now()
 	var wg sync.WaitGroup
 	errs := make([]error, len(several))
@@ -228,6 +231,9 @@ func (c *chaos) strike(ctx context.Context, several ...fault) {
 	wg.Wait()
 	struck := time.Since(began)
 	healed := c.settle(ctx, name)
+	if resets > 0 {
+		c.renew()
+	}
 	settled(longer)
 	told, most := c.newResets(before)
 	c.mu.Lock()

@@ -158,7 +158,7 @@ var ports atomic.Uint32
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 20000+int(uint32(os.Getpid())*7+ports.Add(1))%6000)
+		addr := fmt.Sprintf("127.0.0.1:%d", 20000+int(uint32(os.Getpid())*997+ports.Add(1))%6000)
 		ln, err := net.Listen("tcp", addr)
 		if err == nil {
 			_ = ln.Close()

@@ -41,6 +41,8 @@ type run struct {
 	newest   gateway.UpstreamCursor // of the last event from the stream, while debt holds cursor back
 	floor    int64                  // sweeps of this connection look back to it
 	coldTime int64                  // where a run without cursor starts; fixed by its first connection
+	began    int64                  // when the log's history began, as far as is known; else 0
+	afresh   bool                   // the stream replays nothing: what it brings happens now
 	recent   recent
 
 	debt   *debt     // owed and not begun
@@ -110,6 +112,7 @@ func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 	if r.poison >= poisonLimit && r.poisonAt == since {
 		since = ""
 	}
+	r.afresh = since == ""
 	st, date, err := r.dial(ctx, token, since)
 	if err != nil {
 		return nil, now, err
@@ -130,6 +133,9 @@ func (r *run) catchUp(ctx context.Context, st *stream, now time.Time) error {
 		r.coldTime = now.Add(-r.backfill).Unix()
 	}
 	from := r.cursor
+	if from.IsZero() && r.began == 0 {
+		r.began = now.Unix()
+	}
 	r.floor = r.coldTime
 	if !from.IsZero() {
 		r.floor = from.Created - int64(r.tune.overlap/time.Second)
@@ -378,12 +384,16 @@ func truncates(root gjson.Result) bool {
 
 func (r *run) putBackfill(ctx context.Context, entries []entry) error {
 	r.count.backfilled.Add(uint64(len(entries)))
-	return r.putStream(ctx, entries, true)
+	return r.putNext(ctx, entries, true, true)
 }
 
-// putStream hands over events, each with the cursor that holds after it.
 func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
-	return r.put(ctx, entries, more, func(e entry) gateway.UpstreamCursor {
+	return r.putNext(ctx, entries, false, more)
+}
+
+// putNext hands over events, each with the cursor that holds after it.
+func (r *run) putNext(ctx context.Context, entries []entry, listed, more bool) error {
+	return r.put(ctx, entries, listed, more, func(e entry) gateway.UpstreamCursor {
 		if e.cursor.IsZero() {
 			return r.cursor
 		}
@@ -395,12 +405,17 @@ func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
 	})
 }
 
-func (r *run) put(ctx context.Context, entries []entry, more bool, cursor func(entry) gateway.UpstreamCursor) error {
+// put hands over events, listed by REST or brought by the stream.
+func (r *run) put(ctx context.Context, entries []entry, listed, more bool, cursor func(entry) gateway.UpstreamCursor) error {
 	for len(entries) > 0 {
 		n := min(len(entries), putEvents)
 		arrivals, now := r.arrivals[:0], time.Now()
 		for _, e := range entries[:n] {
-			arrivals = append(arrivals, gateway.Arrival{Event: e.Event, Cursor: cursor(e)})
+			c := cursor(e)
+			if r.maybePrior(e, listed) {
+				c.Began = r.began
+			}
+			arrivals = append(arrivals, gateway.Arrival{Event: e.Event, Cursor: c})
 			r.recent.add(e.ID, now)
 		}
 		entries = entries[n:]
@@ -413,6 +428,14 @@ func (r *run) put(ctx context.Context, entries []entry, more bool, cursor func(e
 		r.count.events.Add(uint64(n))
 	}
 	return nil
+}
+
+// maybePrior says whether e may be older than the log's history.
+func (r *run) maybePrior(e entry, listed bool) bool {
+	if r.began == 0 || r.afresh && !listed {
+		return false
+	}
+	return e.created <= r.began+int64(r.tune.overlap/time.Second) // or it does not say when it was created
 }
 
 // quarantine counts what cannot be carried. The log line names it by its hash

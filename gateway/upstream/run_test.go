@@ -594,6 +594,82 @@ func TestBackfillRetriesWhileTheSocketHolds(t *testing.T) {
 	}
 }
 
+// What may be older than the log's history is told apart: listed by REST, or
+// replayed, and not clearly younger.
+func TestEventsThatMayBeOlderThanTheHistoryAreTold(t *testing.T) {
+	f := newFake(t)
+	now := int(time.Now().Unix() - base) // the fake does not tell the time: by ours
+	listed, live, replayed, young, late := now-20, now-10, now-5, now+1000, now-15
+	f.add(listed)
+	f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
+		if n == 2 {
+			f.add(live) // not before: it would be listed
+		}
+		return false
+	}
+	s, k := newSource(t, f), &sink{}
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			send(ws, fakeEvent(live))
+			waitFor(t, "live events", func() bool { return k.has(fakeID(live)) })
+			f.add(late)
+			waitFor(t, "the sweep", func() bool { return k.has(fakeID(late)) })
+			hangUp(ws, 1012)
+			return
+		}
+		send(ws, fakeEvent(replayed), fakeEvent(young))
+		readAll(ws)
+	}
+	s.tune.sweeps = []time.Duration{300 * time.Millisecond}
+	before := time.Now().Unix()
+	start(t, s, gateway.UpstreamCursor{}, k)
+	waitFor(t, "all", func() bool { return k.has(ids(listed, live, replayed, young, late)...) })
+	first := map[string]gateway.UpstreamCursor{}
+	for _, a := range k.got() {
+		if _, ok := first[a.Event.ID]; !ok {
+			first[a.Event.ID] = a.Cursor
+		}
+	}
+	began := first[fakeID(listed)].Began
+	if began < before || began > time.Now().Unix() {
+		t.Fatalf("the history began at %d, want a time since %d", began, before)
+	}
+	for _, c := range []struct {
+		name string
+		n    int
+		want int64
+	}{
+		{"brought by a stream that replays nothing", live, 0},
+		{"replayed", replayed, began},
+		{"created a minute later", young, 0},
+		{"found by a sweep", late, began},
+	} {
+		if got := first[fakeID(c.n)].Began; got != c.want {
+			t.Errorf("%s: Began = %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestNextTermKnowsWhenTheHistoryBegan(t *testing.T) {
+	f := newFake(t)
+	f.add(1, 2, 62, 63)
+	for _, began := range []int64{0, base + 2} {
+		s, k := newSource(t, f), &sink{}
+		from := fakeCursor(1)
+		from.Began = began
+		stop := start(t, s, from, k)
+		waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+		_ = stop() // its error is the other tests' to look at
+		var got []int64
+		for _, a := range k.got() {
+			got = append(got, a.Cursor.Began)
+		}
+		if diff := cmp.Diff([]int64{began, began, began, 0}, got); diff != "" {
+			t.Errorf("Began, from %d (-want +got):\n%s", began, diff)
+		}
+	}
+}
+
 func TestSweepBringsWhatTheListShowedLate(t *testing.T) {
 	f := newFake(t)
 	f.add(1)

@@ -189,7 +189,8 @@ func defaultTuning() tuning {
 // Run implements gateway.Source.
 func (s *Source) Run(ctx context.Context, from gateway.UpstreamCursor, sink gateway.SourceSink) error {
 	defer s.client.CloseIdleConnections()
-	r := &run{Source: s, sink: sink, cursor: from}
+	r := &run{Source: s, sink: sink, cursor: from, began: from.Began}
+	r.cursor.Began = 0
 	wait := s.tune.backoff
 	for {
 		r.opened = time.Time{}

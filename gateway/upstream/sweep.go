@@ -140,5 +140,5 @@ func (r *run) putSwept(ctx context.Context, entries []entry) error {
 	}
 	r.count.backfilled.Add(uint64(len(missed)))
 	r.count.swept.Add(uint64(len(missed)))
-	return r.put(ctx, missed, true, func(entry) gateway.UpstreamCursor { return gateway.UpstreamCursor{} })
+	return r.put(ctx, missed, true, true, func(entry) gateway.UpstreamCursor { return gateway.UpstreamCursor{} })
 }

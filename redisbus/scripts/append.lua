@@ -1,12 +1,13 @@
--- ARGV fence acked cursor, then per record: flags id order invoice customer object
+-- ARGV fence acked cursor began, then per record: flags id order invoice customer object
 -- version blob, where version is "millis:seq:"
 -- flags: e event, and then n its links are new; w no state it could replace is newer;
 -- f its order is in front of its customer's and its activity noted not long ago
 -- j join entry (and object j), and then n; l hand the states on; c covered; q missing upstream
+-- began, not '': what is appended may be older than the history, which began then.
 -- In front of this: settings, namely LOG_MAX SEEN_MAX STATE_MAX STATE_TTL_MS PUBLISH CHANNEL.
 -- KEYS are the prelude's but for the lease.
 local META, LOG, SEEN, FORK, STATE, STATE_AT, JOIN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local FIRST, WIDTH, MOST = 4, 8, 1000 -- MOST bytes of an order's recent seqs
+local FIRST, WIDTH, MOST = 5, 8, 1000 -- MOST bytes of an order's recent seqs
 local call, find, EPOCH = redis.call, string.find, string.sub(ARGV[1], -12)
 local m = call('HMGET', META, 'epoch', 'seq')
 if m[1] ~= ARGV[1] then return {'FENCED'} end
@@ -216,6 +217,7 @@ if ARGV[3] ~= '' then
 else
   call('HSET', META, 'seq', tip)
 end
+if ARGV[4] ~= '' and n > 0 then call('HSET', META, 'prior', tip .. ' ' .. ARGV[4]) end
 
 -- Trimming is six calls: for sixteen events at once, and by more than they added.
 if seq % 16 < n then

@@ -1,7 +1,7 @@
 -- ARGV mode epoch seq count id order customer
 -- mode: t the tip, p after (epoch, seq), i after the event id. order (and
 -- customer) are given when the reader's scope is that one order.
-local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'key', 'health', 'rung')
+local m = redis.call('HMGET', META, 'epoch', 'seq', 'history', 'key', 'health', 'rung', 'prior')
 local holder = redis.call('GET', LEASE) or ''
 local health, rung = m[5] or '', tonumber(m[6] or '0')
 if not m[1] or not m[3] then return {'NONE', '', 0, 0, '', health, holder, {}, {}, '', rung} end
@@ -26,6 +26,9 @@ elseif ARGV[1] == 'i' then
   local at = redis.call('ZSCORE', SEEN, ARGV[5])
   if not at then return reply('UNKNOWN', tip) end
   s = tonumber(at)
+  -- Up to there are events from before this history. Whoever names one may have
+  -- got it from an older log, and not what stands before it in this one.
+  if s <= tonumber(string.match(m[7] or '', '^%d+') or 0) then return reply('UNKNOWN', tip) end
   local e = redis.call('XRANGE', LOG, id_of(s), id_of(s))
   if #e > 0 then
     named = e[1][2][4] -- for the reader's scope check
