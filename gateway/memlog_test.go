@@ -453,6 +453,9 @@ func (l *memLog) appendLocked(t Term, acked uint64, records []Record, cur Upstre
 		for i := range records {
 			before, settled := d.seq, d.settled(&records[i])
 			d.append(t.Epoch, &records[i])
+			if d.seq > before && records[i].Prior {
+				d.prior = d.seq
+			}
 			if d.seq > before && !settled {
 				l.broken = append(l.broken, records[i].ID+" is called settled and is not")
 			}
@@ -461,9 +464,6 @@ func (l *memLog) appendLocked(t Term, acked uint64, records []Record, cur Upstre
 			}
 		}
 		d.cursor.move(cur)
-		if cur.Began > 0 && d.seq > from {
-			d.prior = d.seq
-		}
 		if retain > 0 && len(d.entries) > retain {
 			d.entries = slices.Clone(d.entries[len(d.entries)-retain:])
 		}

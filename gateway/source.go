@@ -7,14 +7,14 @@ import (
 
 // An UpstreamCursor is the place in the upstream's stream that the log has
 // reached: the last event appended, by id and by the second it was created. It
-// is stored with the log, in the same script, and nowhere else. The zero value
-// means that the log is empty and the source starts cold.
+// is stored with the log, in the same script, and nowhere else. Without an ID the
+// log has reached none, and the source starts cold.
 type UpstreamCursor struct {
 	ID      string
 	Created int64 // unix seconds, by the upstream's clock; never ours
-	// Began, in the same unit, is when the log's history began, while what comes
-	// may be older than it: an older log may have held that, in another order. 0
-	// when it cannot be. It is noted with a zero ID too.
+	// Began, in the same unit, is when the log's history began; 0: not known. An
+	// arrival and a batch have it only if they may be older than that, for then an
+	// older log may have had them, in another order. It needs no ID.
 	Began int64
 }
 

@@ -56,8 +56,10 @@ func entriesOf(t gateway.Term, tip uint64, records []gateway.Record) []gateway.E
 	return entries
 }
 
-// eventFlags are an event's: n is the lowest bit, f the highest.
-var eventFlags = [...]any{"e", "en", "ew", "enw", "ef", "enf", "ewf", "enwf"}
+// eventFlags are an event's: n is the lowest bit, p the highest.
+var eventFlags = [...]any{
+	"e", "en", "ew", "enw", "ef", "enf", "ewf", "enwf", "ep", "enp", "ewp", "enwp", "efp", "enfp", "ewfp", "enwfp",
+}
 
 // record adds r, which must not change before the command has been sent: its
 // fields are pointed at, for each that is put into an interface is an allocation.
@@ -89,6 +91,9 @@ func (c *command) record(r *gateway.Record) {
 	// The log forgets an order after MaxOrders others: it must hear of it in time.
 	if r.Settled > 0 && r.Settled <= uint64(c.bus.cfg.MaxOrders/4) {
 		flags |= 4
+	}
+	if r.Prior {
+		flags |= 8
 	}
 	object := ev.Object
 	if ev.Contest {

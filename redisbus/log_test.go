@@ -191,7 +191,7 @@ func TestEventIDAfterAForkReplaysFromTheFork(t *testing.T) {
 // A new history has what the old one had in another order, perhaps. A client that
 // names an event by its id does not say in which of them it got it.
 func TestEventIDFromBeforeTheHistoryIsUnknown(t *testing.T) {
-	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{RetentionEvents: 10})
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{})
 	account := gateway.Scope{Account: true}
 	old := acquire(t, b, gateway.AcquireRequest{})
 	mustAppend(t, b, old, 0, event(1, orderKeys), event(2, orderKeys), event(3, orderKeys))
@@ -199,9 +199,14 @@ func TestEventIDFromBeforeTheHistoryIsUnknown(t *testing.T) {
 	if term.Cursor.Began != 0 {
 		t.Errorf("a new history began at %d, want not known", term.Cursor.Began)
 	}
-	put := func(acked uint64, began int64, evs ...*gateway.Event) {
+	const began = 1_767_225_600
+	put := func(acked uint64, prior bool, evs ...*gateway.Event) {
 		t.Helper()
-		if _, err := b.Append(t.Context(), term, acked, records(evs...), gateway.UpstreamCursor{Began: began}); err != nil {
+		cursor, all := gateway.UpstreamCursor{}, records(evs...)
+		if prior { // the first
+			cursor.Began, all[0].Prior = began, true
+		}
+		if _, err := b.Append(t.Context(), term, acked, all, cursor); err != nil {
 			t.Fatalf("Append: %v", err)
 		}
 	}
@@ -211,29 +216,47 @@ func TestEventIDFromBeforeTheHistoryIsUnknown(t *testing.T) {
 			t.Errorf("after event %d: status %v, want %v", n, p.Status, want)
 		}
 	}
-	put(0, 1_767_225_600, event(1, orderKeys), event(3, orderKeys))
-	put(2, 0, event(4, orderKeys))
+	put(0, true, event(1, orderKeys))
+	put(1, true, event(3, orderKeys), event(4, orderKeys))
 	wantStatus(3, account, gateway.PageUnknown)
 	wantStatus(4, account, gateway.PageOK)
 	term = succeed(t, b, term)
-	if term.Cursor.Began != 1_767_225_600 || !term.Cursor.IsZero() {
+	if term.Cursor.Began != began || !term.Cursor.IsZero() {
 		t.Errorf("the next term's cursor = %+v, want none, and when the history began", term.Cursor)
 	}
-	put(3, 1_767_225_600, event(4, orderKeys)) // known: nothing older was added
-	wantStatus(4, account, gateway.PageOK)
-	put(3, 1_767_225_600, event(2, orderKeys)) // late
-	put(4, 0, event(5, orderKeys))
+	put(3, true, event(1, orderKeys), event(5, orderKeys)) // it is known: nothing older was added
 	wantStatus(1, account, gateway.PageUnknown)
-	wantStatus(2, gateway.Scope{Orders: []string{"o1"}}, gateway.PageUnknown) // though it is the order's last but one
-	wantStatus(4, account, gateway.PageUnknown)                               // event 2 may have come before it
-	wantStatus(5, account, gateway.PageOK)
-	for n := range 500 { // so that the log no longer holds them
-		put(uint64(5+n), 0, event(6+n, gateway.Keys{Order: "o2", Customer: "c2"}))
-	}
-	put(505, 1_767_225_600, event(900, gateway.Keys{Order: "o3", Customer: "c3"}))
-	wantStatus(5, gateway.Scope{Orders: []string{"o1"}}, gateway.PageUnknown)
-	if next := acquire(t, b, gateway.AcquireRequest{Previous: term.Fence, NewHistory: true}); next.Cursor.Began != 0 {
+	wantStatus(4, account, gateway.PageOK)
+	put(4, true, event(2, orderKeys), event(6, orderKeys)) // late
+	wantStatus(1, account, gateway.PageUnknown)
+	wantStatus(2, gateway.Scope{Orders: []string{"o1"}}, gateway.PageUnknown)
+	wantStatus(5, account, gateway.PageUnknown) // event 2 may have come before it
+	wantStatus(6, account, gateway.PageOK)
+
+	next := acquire(t, b, gateway.AcquireRequest{Previous: term.Fence, NewHistory: true})
+	if next.Cursor.Began != 0 {
 		t.Errorf("the history after it began at %d, want not known", next.Cursor.Began)
+	}
+	term = next
+	put(0, false, event(3, orderKeys))
+	wantStatus(3, account, gateway.PageOK)
+}
+
+// The log need not hold an event any more for its id to be refused.
+func TestTrimmedEventIDFromBeforeTheHistoryIsUnknown(t *testing.T) {
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{RetentionEvents: 10})
+	term := acquire(t, b, gateway.AcquireRequest{})
+	quiet := records(event(1, orderKeys))
+	quiet[0].Prior = true
+	if _, err := b.Append(t.Context(), term, 0, quiet, gateway.UpstreamCursor{Began: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 500 {
+		mustAppend(t, b, term, uint64(1+n), event(2+n, gateway.Keys{Order: "o2", Customer: "c2"}))
+	}
+	p := read(t, b, gateway.ReadFrom{ID: event(1, orderKeys).ID, Scope: gateway.Scope{Orders: []string{"o1"}}})
+	if p.Status != gateway.PageUnknown { // though it is the order's newest
+		t.Errorf("status %v, want %v", p.Status, gateway.PageUnknown)
 	}
 }
 

@@ -233,8 +233,8 @@ func cutItem(s string) (blob, states, rest string, err error) {
 	return body[:nb], body[nb : nb+ns], body[nb+ns:], nil
 }
 
-// The upstream cursor is stored as "<created> <id>". When the history began is
-// in another field, "<seq of the newest event that may be older> <began>".
+// The upstream cursor is stored as "<created> <id>". When the history began is in
+// another field, "<seq of the newest event that may be older> <began> <history>".
 func appendCursor(b []byte, c gateway.UpstreamCursor) []byte {
 	if c.IsZero() {
 		return b
@@ -242,10 +242,9 @@ func appendCursor(b []byte, c gateway.UpstreamCursor) []byte {
 	return append(append(strconv.AppendInt(b, c.Created, 10), ' '), c.ID...)
 }
 
-func unpackCursor(s, prior string) (c gateway.UpstreamCursor, err error) {
+func unpackCursor(s, began string) (c gateway.UpstreamCursor, err error) {
 	bad := fmt.Errorf("%w: cursor", errGarbage)
-	if prior != "" {
-		_, began, _ := strings.Cut(prior, " ")
+	if began != "" {
 		if c.Began, err = strconv.ParseInt(began, 10, 64); err != nil {
 			return c, bad
 		}

@@ -493,8 +493,11 @@ func (s *shopper) control(raw []byte, _ string) {
 // priorLocked says whether the event that the stream continues behind may be older
 // than the log's history: that is told whenever it is named, not once.
 func (s *shopper) priorLocked() bool {
-	f := s.site.truth.fact(s.cursor)
-	return s.kind == kindBare && f != nil && f.at.Before(s.site.renewed().Add(upstreamOverlap))
+	at := time.Now() // of what the record as read so far does not have
+	if f := s.site.truth.fact(s.cursor); f != nil {
+		at = f.at
+	}
+	return s.kind == kindBare && s.cursor != "" && at.Before(s.site.renewed().Add(upstreamOverlap))
 }
 
 // coverLocked begins a snapshot of n events.

@@ -42,6 +42,7 @@ type run struct {
 	floor    int64                  // sweeps of this connection look back to it
 	coldTime int64                  // where a run without cursor starts; fixed by its first connection
 	began    int64                  // when the log's history began, as far as is known; else 0
+	noted    bool                   // the log knows of that
 	afresh   bool                   // the stream replays nothing: what it brings happens now
 	recent   recent
 
@@ -134,7 +135,7 @@ func (r *run) catchUp(ctx context.Context, st *stream, now time.Time) error {
 	}
 	from := r.cursor
 	if from.IsZero() && r.began == 0 {
-		r.began = now.Unix()
+		r.began, r.noted = now.Unix(), false
 	}
 	r.floor = r.coldTime
 	if !from.IsZero() {
@@ -412,8 +413,8 @@ func (r *run) put(ctx context.Context, entries []entry, listed, more bool, curso
 		arrivals, now := r.arrivals[:0], time.Now()
 		for _, e := range entries[:n] {
 			c := cursor(e)
-			if r.maybePrior(e, listed) {
-				c.Began = r.began
+			if !r.noted || r.maybePrior(e, listed) {
+				c.Began, r.noted = r.began, true
 			}
 			arrivals = append(arrivals, gateway.Arrival{Event: e.Event, Cursor: c})
 			r.recent.add(e.ID, now)
@@ -432,10 +433,16 @@ func (r *run) put(ctx context.Context, entries []entry, listed, more bool, curso
 
 // maybePrior says whether e may be older than the log's history.
 func (r *run) maybePrior(e entry, listed bool) bool {
-	if r.began == 0 || r.afresh && !listed {
+	until := r.began + int64(r.tune.overlap/time.Second)
+	switch {
+	case r.began == 0:
 		return false
+	case r.afresh && !listed: // it happens now, unless the upstream brings it late or again
+		return e.created > 0 && e.created <= r.began
+	case e.created == 0:
+		return r.floor <= until // nothing older is listed or replayed
 	}
-	return e.created <= r.began+int64(r.tune.overlap/time.Second) // or it does not say when it was created
+	return e.created <= until
 }
 
 // quarantine counts what cannot be carried. The log line names it by its hash

@@ -599,18 +599,18 @@ func TestBackfillRetriesWhileTheSocketHolds(t *testing.T) {
 func TestEventsThatMayBeOlderThanTheHistoryAreTold(t *testing.T) {
 	f := newFake(t)
 	now := int(time.Now().Unix() - base) // the fake does not tell the time: by ours
-	listed, live, replayed, young, late := now-20, now-10, now-5, now+1000, now-15
+	listed, again, live, replayed, young, late := now-20, now-12, now+30, now+5, now+1000, now+10
 	f.add(listed)
 	f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
 		if n == 2 {
-			f.add(live) // not before: it would be listed
+			f.add(again, live) // not before: they would be listed
 		}
 		return false
 	}
 	s, k := newSource(t, f), &sink{}
 	f.onStream = func(n int, ws *websocket.Conn, _ string) {
 		if n == 1 {
-			send(ws, fakeEvent(live))
+			send(ws, fakeEvent(again), fakeEvent(live))
 			waitFor(t, "live events", func() bool { return k.has(fakeID(live)) })
 			f.add(late)
 			waitFor(t, "the sweep", func() bool { return k.has(fakeID(late)) })
@@ -639,13 +639,50 @@ func TestEventsThatMayBeOlderThanTheHistoryAreTold(t *testing.T) {
 		n    int
 		want int64
 	}{
-		{"brought by a stream that replays nothing", live, 0},
+		{"happened since", live, 0},
+		{"brought late by a stream that replays nothing", again, began},
 		{"replayed", replayed, began},
 		{"created a minute later", young, 0},
 		{"found by a sweep", late, began},
 	} {
 		if got := first[fakeID(c.n)].Began; got != c.want {
 			t.Errorf("%s: Began = %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// Else the next term would not know it, and what comes late then could be older.
+func TestFirstEventOfAHistoryTellsWhenItBegan(t *testing.T) {
+	f := newFake(t)
+	now := int(time.Now().Unix() - base)
+	f.onStream = func(_ int, ws *websocket.Conn, _ string) {
+		send(ws, fakeEvent(now+100), fakeEvent(now+101))
+		readAll(ws)
+	}
+	k := &sink{}
+	start(t, newSource(t, f), gateway.UpstreamCursor{}, k)
+	waitFor(t, "both", func() bool { return k.has(ids(now+100, now+101)...) })
+	if first, second := k.got()[0].Cursor.Began, k.got()[1].Cursor.Began; first == 0 || second != 0 {
+		t.Errorf("Began = %d and %d, want it with the first alone", first, second)
+	}
+}
+
+// An event that does not say when it was created is as old as can come.
+func TestEventWithoutATimeMayBeOlderForAWhile(t *testing.T) {
+	for _, c := range []struct{ began, want int64 }{{base + 1000 - 60, base + 1000 - 60}, {base + 1000 - 120, base + 1000 - 120}, {base + 1000 - 121, 0}} {
+		f := newFake(t)
+		f.add(1000)
+		f.onStream = func(_ int, ws *websocket.Conn, _ string) {
+			send(ws, `{"id":"evt_x","object":"event","type":"invoice.updated"}`)
+			readAll(ws)
+		}
+		k, from := &sink{}, fakeCursor(1000)
+		from.Began = c.began
+		start(t, newSource(t, f), from, k)
+		waitFor(t, "the event", func() bool { return k.has("evt_x") })
+		arrivals := k.got()
+		if got := arrivals[len(arrivals)-1].Cursor.Began; got != c.want {
+			t.Errorf("the history began at %d: Began = %d, want %d", c.began, got, c.want)
 		}
 	}
 }

@@ -189,7 +189,7 @@ func defaultTuning() tuning {
 // Run implements gateway.Source.
 func (s *Source) Run(ctx context.Context, from gateway.UpstreamCursor, sink gateway.SourceSink) error {
 	defer s.client.CloseIdleConnections()
-	r := &run{Source: s, sink: sink, cursor: from, began: from.Began}
+	r := &run{Source: s, sink: sink, cursor: from, began: from.Began, noted: true}
 	r.cursor.Began = 0
 	wait := s.tune.backoff
 	for {

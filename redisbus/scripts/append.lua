@@ -3,7 +3,7 @@
 -- flags: e event, and then n its links are new; w no state it could replace is newer;
 -- f its order is in front of its customer's and its activity noted not long ago
 -- j join entry (and object j), and then n; l hand the states on; c covered; q missing upstream
--- began, not '': what is appended may be older than the history, which began then.
+-- began, not '': the history began then, and the events with the flag p may be older.
 -- In front of this: settings, namely LOG_MAX SEEN_MAX STATE_MAX STATE_TTL_MS PUBLISH CHANNEL.
 -- KEYS are the prelude's but for the lease.
 local META, LOG, SEEN, FORK, STATE, STATE_AT, JOIN = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -17,6 +17,7 @@ if seq < tonumber(ARGV[2]) then return {'REWIND', seq} end
 -- with each renewal: one of another history could only be put there by hand.
 if call('EXISTS', SEEN, FORK, STATE, STATE_AT, JOIN, seq > 0 and LOG or SEEN) < 6 then return {'LOST'} end
 
+local BEGAN, prior = ARGV[4], nil -- prior: the newest seq that may be older than the history
 local tip, parts, n, duplicates, linked = m[2], {''}, 0, 0, false
 
 -- The time of the last renewal: asking for it is a call.
@@ -162,6 +163,7 @@ for i = FIRST, #ARGV, WIDTH do
       call('XADD', LOG, tip .. '-0', 'e', EPOCH, 'b', blob)
     end
     call('ZADD', SEEN, tip, id)
+    if BEGAN ~= '' and find(flags, 'p', 1, true) then prior = tip end
     if find(flags, 'n', 1, true) then rarely().learn(order, invoice, customer, at(seq)) end
 
     local front = find(flags, 'f', 1, true)
@@ -217,7 +219,12 @@ if ARGV[3] ~= '' then
 else
   call('HSET', META, 'seq', tip)
 end
-if ARGV[4] ~= '' and n > 0 then call('HSET', META, 'prior', tip .. ' ' .. ARGV[4]) end
+if BEGAN ~= '' then
+  local had = call('HMGET', META, 'history', 'prior')
+  local before, of = string.match(had[2] or '', '^(%d+) %d+ (%x+)$')
+  if not prior then prior = of == had[1] and before or '0' end
+  call('HSET', META, 'prior', prior .. ' ' .. BEGAN .. ' ' .. had[1])
+end
 
 -- Trimming is six calls: for sixteen events at once, and by more than they added.
 if seq % 16 < n then

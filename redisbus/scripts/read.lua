@@ -28,7 +28,8 @@ elseif ARGV[1] == 'i' then
   s = tonumber(at)
   -- Up to there are events from before this history. Whoever names one may have
   -- got it from an older log, and not what stands before it in this one.
-  if s <= tonumber(string.match(m[7] or '', '^%d+') or 0) then return reply('UNKNOWN', tip) end
+  local prior, _, of = string.match(m[7] or '', '^(%d+) (%d+) (%x+)$')
+  if of == m[3] and s <= tonumber(prior) then return reply('UNKNOWN', tip) end
   local e = redis.call('XRANGE', LOG, id_of(s), id_of(s))
   if #e > 0 then
     named = e[1][2][4] -- for the reader's scope check
