@@ -529,7 +529,7 @@ func TestLogIsToldOfABatchThatMayBeOlderThanIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, evs := newMemLog(), someEvents(0, 2)
 		h := &hoard{upstream: newUpstream(), arrivals: []Arrival{
-			{Event: evs[0], Cursor: UpstreamCursor{Began: 7}},
+			{Event: evs[0], Cursor: UpstreamCursor{Began: 7}, Prior: true},
 			{Event: evs[1], Cursor: UpstreamCursor{ID: evs[1].ID, Created: 9}},
 		}}
 		startLeader(t, l, h)

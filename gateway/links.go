@@ -108,7 +108,7 @@ func (l *links) fill(w *work, epoch Epoch, out *outcome) {
 	default:
 		ev := w.arrival.Event // a private copy; its bytes are shared and never change
 		l.fillEvent(&ev, epoch, out)
-		out.records[len(out.records)-1].Prior = w.arrival.Cursor.Began != 0
+		out.records[len(out.records)-1].Prior = w.arrival.Prior
 		out.cursor.move(w.arrival.Cursor)
 	}
 }

@@ -88,7 +88,9 @@ type Record struct {
 	Join     *Join
 	NewLinks bool // the event names links (order, invoice, customer) that the log may not have yet
 	Newest   bool // no state that the event could replace is newer: the log need not compare
-	Prior    bool // the event may be older than the log's history: its id is no place to resume at
+	// Prior says that the event may be older than the log's history: an older log
+	// may have had it, in another order, and its id is no place to resume at.
+	Prior bool
 	// Settled, when not 0, says that the event's order was put in front of its
 	// customer's, and its activity noted, so many records ago, and that nothing
 	// appended since moved it: the log need do neither, unless it forgot the order.

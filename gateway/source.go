@@ -12,10 +12,7 @@ import (
 type UpstreamCursor struct {
 	ID      string
 	Created int64 // unix seconds, by the upstream's clock; never ours
-	// Began, in the same unit, is when the log's history began; 0: not known. An
-	// arrival and a batch have it only if they may be older than that, for then an
-	// older log may have had them, in another order. It needs no ID.
-	Began int64
+	Began   int64 // in the same unit: when the log's history began; 0: not known, or told before. It needs no ID
 }
 
 // IsZero says whether the cursor names no event.
@@ -35,6 +32,7 @@ func (c *UpstreamCursor) move(d UpstreamCursor) {
 type Arrival struct {
 	Event  Event
 	Cursor UpstreamCursor
+	Prior  bool // it may be older than the log's history; Cursor says when that began
 }
 
 // A Source is the upstream as Ingest sees it. At most one of its Runs is active

@@ -117,11 +117,11 @@ func (r *run) put(ctx context.Context, entries []entry, listed, more bool, curso
 		n := min(len(entries), putEvents)
 		arrivals, now := r.arrivals[:0], time.Now()
 		for _, e := range entries[:n] {
-			c := cursor(e)
-			if !r.noted || r.maybePrior(e, listed) {
-				c.Began, r.noted = r.began, true
+			a := gateway.Arrival{Event: e.Event, Cursor: cursor(e), Prior: r.maybePrior(e, listed)}
+			if a.Prior || !r.noted {
+				a.Cursor.Began, r.noted = r.began, true
 			}
-			arrivals = append(arrivals, gateway.Arrival{Event: e.Event, Cursor: c})
+			arrivals = append(arrivals, a)
 			r.recent.add(e.ID, now)
 		}
 		entries = entries[n:]

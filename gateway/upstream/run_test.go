@@ -624,13 +624,13 @@ func TestEventsThatMayBeOlderThanTheHistoryAreTold(t *testing.T) {
 	before := time.Now().Unix()
 	start(t, s, gateway.UpstreamCursor{}, k)
 	waitFor(t, "all", func() bool { return k.has(ids(listed, live, replayed, young, late)...) })
-	first := map[string]gateway.UpstreamCursor{}
+	first := map[string]gateway.Arrival{}
 	for _, a := range k.got() {
 		if _, ok := first[a.Event.ID]; !ok {
-			first[a.Event.ID] = a.Cursor
+			first[a.Event.ID] = a
 		}
 	}
-	began := first[fakeID(listed)].Began
+	began := first[fakeID(listed)].Cursor.Began
 	if began < before || began > time.Now().Unix() {
 		t.Fatalf("the history began at %d, want a time since %d", began, before)
 	}
@@ -645,8 +645,8 @@ func TestEventsThatMayBeOlderThanTheHistoryAreTold(t *testing.T) {
 		{"created a minute later", young, 0},
 		{"found by a sweep", late, began},
 	} {
-		if got := first[fakeID(c.n)].Began; got != c.want {
-			t.Errorf("%s: Began = %d, want %d", c.name, got, c.want)
+		if got := first[fakeID(c.n)]; got.Cursor.Began != c.want || got.Prior != (c.want != 0) {
+			t.Errorf("%s: prior %v to %d, want to %d", c.name, got.Prior, got.Cursor.Began, c.want)
 		}
 	}
 }
@@ -662,14 +662,19 @@ func TestFirstEventOfAHistoryTellsWhenItBegan(t *testing.T) {
 	k := &sink{}
 	start(t, newSource(t, f), gateway.UpstreamCursor{}, k)
 	waitFor(t, "both", func() bool { return k.has(ids(now+100, now+101)...) })
-	if first, second := k.got()[0].Cursor.Began, k.got()[1].Cursor.Began; first == 0 || second != 0 {
-		t.Errorf("Began = %d and %d, want it with the first alone", first, second)
+	first, second := k.got()[0], k.got()[1]
+	if first.Cursor.Began == 0 || second.Cursor.Began != 0 || first.Prior || second.Prior {
+		t.Errorf("the history began at %d and %d, prior %v and %v; want that with the first alone, and neither prior",
+			first.Cursor.Began, second.Cursor.Began, first.Prior, second.Prior)
 	}
 }
 
 // An event that does not say when it was created is as old as can come.
 func TestEventWithoutATimeMayBeOlderForAWhile(t *testing.T) {
-	for _, c := range []struct{ began, want int64 }{{base + 1000 - 60, base + 1000 - 60}, {base + 1000 - 120, base + 1000 - 120}, {base + 1000 - 121, 0}} {
+	for _, c := range []struct {
+		began int64
+		want  bool
+	}{{base + 1000 - 60, true}, {base + 1000 - 120, true}, {base + 1000 - 121, false}} {
 		f := newFake(t)
 		f.add(1000)
 		f.onStream = func(_ int, ws *websocket.Conn, _ string) {
@@ -681,8 +686,8 @@ func TestEventWithoutATimeMayBeOlderForAWhile(t *testing.T) {
 		start(t, newSource(t, f), from, k)
 		waitFor(t, "the event", func() bool { return k.has("evt_x") })
 		arrivals := k.got()
-		if got := arrivals[len(arrivals)-1].Cursor.Began; got != c.want {
-			t.Errorf("the history began at %d: Began = %d, want %d", c.began, got, c.want)
+		if got := arrivals[len(arrivals)-1].Prior; got != c.want {
+			t.Errorf("the history began at %d: prior %v, want %v", c.began, got, c.want)
 		}
 	}
 }
