@@ -425,9 +425,34 @@ func TestRedisRestartsEmpty(t *testing.T) {
 	if _, body := get(t, g.url+"/api/v1/orders/"+o.OrderID+"/state", testKey); !strings.Contains(body, `"status":"delivered"`) {
 		t.Errorf("order state = %s, want it delivered", body)
 	}
+
+	// What a client names by its id it may have got from the log that is lost, which
+	// had events in another order, perhaps.
+	resume := func(g *gatewayProcess, id string) *stream {
+		m := g.mint(map[string]any{"customer_id": "cust_1"})
+		return openWS(t, m.WSURL, m.Token, "since="+id)
+	}
+	for _, id := range []string{truth[0], truth[len(truth)-1]} {
+		for _, g := range w.nodes {
+			resume(g, id).waitControl("reset")
+		}
+	}
+	next := time.Now().Add(1100 * time.Millisecond) // the events of the second in which a log begins may be older, too
+	eventually(t, 10*time.Second, "a second passes", func() bool { return time.Now().After(next) })
+	lifecycle(p, "cust_1")
+	truth = w.owned("cust_1")
+	ws.waitIDs(len(truth))
+	for _, g := range w.nodes {
+		again := resume(g, truth[len(truth)-3])
+		if hello := again.waitControl("hello"); hello["resumed"] != true {
+			t.Errorf("an event of the new log: hello = %v, want it resumed", hello)
+		}
+		if got := again.waitIDs(2); !slices.Equal(got, truth[len(truth)-2:]) {
+			t.Errorf("behind an event of the new log: got %v, want %v", got, truth[len(truth)-2:])
+		}
+	}
 }
 
-// subscribed says whether the default upstream.types ask for a type.
 // A page that only polls has no stream to ask for what the log lacks: polling
 // has to.
 func TestPolledOrderStateIsLookedUp(t *testing.T) {
@@ -441,6 +466,7 @@ func TestPolledOrderStateIsLookedUp(t *testing.T) {
 	})
 }
 
+// subscribed says whether the default upstream.types ask for a type.
 func subscribed(eventType string) bool {
 	return strings.HasPrefix(eventType, "commerce.order.") || strings.HasPrefix(eventType, "invoice.") ||
 		strings.HasPrefix(eventType, "invoice_payment.")
