@@ -138,12 +138,10 @@ func (r *run) put(ctx context.Context, entries []entry, listed, more bool, curso
 
 // maybePrior says whether e may be older than the log's history.
 func (r *run) maybePrior(e entry, listed bool) bool {
-	until := r.began + int64(r.tune.overlap/time.Second)
+	until := r.began + int64(r.tune.clocks/time.Second)
 	switch {
-	case r.began == 0:
+	case r.began == 0, r.afresh && !listed: // what a stream brings that replays nothing happens now
 		return false
-	case r.afresh && !listed: // it happens now, unless the upstream brings it late or again
-		return e.created > 0 && e.created <= r.began
 	case e.created == 0:
 		return r.floor <= until // nothing older is listed or replayed
 	}

@@ -159,6 +159,7 @@ type tuning struct {
 	silence time.Duration // U2: at most 2.5 × ping
 
 	overlap      time.Duration // how late the upstream may commit an event
+	clocks       time.Duration // how far those of the upstream's hosts may be apart, and what cutting to seconds takes
 	recheck      time.Duration // REST may lag the stream: look twice before calling it a gap
 	sweeps       []time.Duration
 	controlEvery time.Duration // at most one backfill for control frames in this time
@@ -177,6 +178,7 @@ func defaultTuning() tuning {
 		silence: 25 * time.Second,
 
 		overlap:      60 * time.Second,
+		clocks:       2 * time.Second,
 		recheck:      2 * time.Second,
 		sweeps:       []time.Duration{2 * time.Second, 30 * time.Second},
 		controlEvery: 10 * time.Second,
