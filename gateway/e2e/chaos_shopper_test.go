@@ -497,7 +497,7 @@ func (s *shopper) priorLocked() bool {
 	if f := s.site.truth.fact(s.cursor); f != nil {
 		at = f.at
 	}
-	return s.kind == kindBare && s.cursor != "" && at.Before(s.site.renewed().Add(upstreamOverlap))
+	return s.kind == kindBare && s.cursor != "" && at.Before(s.site.renewed().Add(youngLog))
 }
 
 // coverLocked begins a snapshot of n events.

@@ -25,8 +25,9 @@ const (
 	siteNodes = 3
 	// siteBackfill is how far back a new log reads.
 	siteBackfill = 5 * time.Minute
-	// upstreamOverlap is how late an event may be, as nodes take it.
-	upstreamOverlap = time.Minute
+	// youngLog is how long after a log began its ids may be answered with reset, more
+	// than once: nodes need two seconds, and are given time.
+	youngLog = time.Minute
 )
 
 // A site is everything that a fault may touch: three nodes, Redis and a devnet,

@@ -595,7 +595,7 @@ func TestBackfillRetriesWhileTheSocketHolds(t *testing.T) {
 }
 
 // What may be older than the log's history is told apart: listed by REST, or
-// replayed, and not clearly younger.
+// replayed, and not younger by the clock.
 func TestEventsThatMayBeOlderThanTheHistoryAreTold(t *testing.T) {
 	f := newFake(t)
 	now := int(time.Now().Unix() - base) // the fake does not tell the time: by ours
