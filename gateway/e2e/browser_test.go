@@ -11,18 +11,26 @@ import (
 
 const webDir = "../../web"
 
-// The pages, in a real Chromium and a real Firefox against a real `pepay-gateway
-// dev`. What a page does is checked in web/test; screenshots go to SCREENSHOTS
-// when it is set.
-func TestPagesInBrowsers(t *testing.T) {
+// In real browsers against a real `pepay-gateway dev`. Both wait more than they
+// work, so that they go side by side; nothing else goes beside them.
+func TestBrowsers(t *testing.T) {
+	t.Run("pages", pagesInBrowsers)
+	t.Run("client", clientInChromium)
+}
+
+// The pages, in Chromium and Firefox. What a page does is checked in web/test;
+// screenshots go to SCREENSHOTS when it is set.
+func pagesInBrowsers(t *testing.T) {
+	t.Parallel()
 	storefront, ops := startDev(t)
 	runNode(t, []string{"npm", "test", "--silent"}, "STOREFRONT_URL="+storefront, "OPS_URL="+ops)
 }
 
-// The client and the element in real pages. It counts streams at the gateway, so
+// The client and the element in Chromium. It counts streams at the gateway, so
 // it has one of its own, and a second for what takes a minute and the element. How
 // long a dev takes from its start to an order on the screen is logged.
-func TestClientInChromium(t *testing.T) {
+func clientInChromium(t *testing.T) {
+	t.Parallel()
 	storefront, ops := startDev(t)
 	sessions, _ := startDev(t)
 	out := runNode(t, []string{"npm", "run", "--silent", "test:live"},

@@ -93,6 +93,7 @@ var regressions = []struct {
 }
 
 func TestChaosRegressions(t *testing.T) {
+	t.Parallel()
 	for _, g := range regressions {
 		t.Run(fmt.Sprint(g.row, " ", g.seed), func(t *testing.T) {
 			t.Parallel()
