@@ -35,6 +35,7 @@ func TestDeadSubscriptionIsNoticedAndMadeAnew(t *testing.T) {
 		}
 		for c.called("tail") == 1 {
 			time.Sleep(10 * time.Millisecond)
+			synctest.Wait() // what is due now has happened
 		}
 		if d := time.Since(dead); d > 5*time.Second {
 			t.Errorf("noticed after %v, want within 5s", d)
