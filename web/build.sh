@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 out=${1:-dist}
 version=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' client/package.json)
 # Members that never leave the bundle, which is smaller when it may rename them.
-internal='query|asked|polled|say|complain|frame|closed|wire|heard|retryMS|told|minted|freshness|wanted|place|heartbeatMS|lead|follow|adopt|repeat|want|following|leading|wake|tick|suspend|resume|lose|settled|forget|fresh|orderOf|ahead|apply|running|waiting|held|recent|kind|orders|up|connect|stateOf'
+internal='query|asked|polled|say|complain|frame|closed|wire|heard|retryMS|told|minted|wanted|place|heartbeatMS|lead|follow|adopt|repeat|want|following|leading|wake|tick|suspend|resume|lose|settled|forget|fresh|orderOf|ahead|apply|running|waiting|held|recent|kind|orders|up|connect|stateOf|start|stop|leave|end|all|ping'
 mkdir -p "$out"
 
 bundle() { # source, target, and flags

@@ -16,7 +16,7 @@ import (
 
 // Limits of what pages have to load, gzipped.
 const (
-	maxClientBytes = 6 << 10
+	maxClientBytes = 6<<10 + 256
 	maxBothBytes   = 13 << 10 // of element.js, which holds both
 )
 

@@ -28,6 +28,8 @@ type helloControl struct {
 	Resumed          bool       `json:"resumed"`
 	Cursor           cursorText `json:"cursor"`
 	Status           string     `json:"status"`
+	Reason           string     `json:"reason,omitempty"`
+	SinceMS          int64      `json:"since_ms,omitempty"` // as in statusControl; zero while live
 	HeartbeatMS      int64      `json:"heartbeat_ms"`
 	SessionExpiresAt int64      `json:"session_expires_at"` // unix seconds
 	ScopeID          string     `json:"scope_id"`

@@ -78,12 +78,16 @@ func (s *session) hello(start gateway.Start, away error) error {
 	case away == nil && !s.snapshots():
 		cursor = s.server.node.Cursor(s.sub.Position())
 	}
-	return s.wrote(s.sink.control(helloControl{
+	hello := helloControl{
 		control: controlOf("hello"), Resumed: start.Resumed || away != nil && s.resumable, Cursor: cursorText(cursor),
 		Status: string(s.told), HeartbeatMS: s.server.cfg.Heartbeat.Milliseconds(),
 		SessionExpiresAt: s.sessions.Unix(),
 		ScopeID:          s.server.scopeID(s.grant.scope),
-	}, ""))
+	}
+	if s.told != gateway.Live {
+		hello.Reason, hello.SinceMS = s.health.Reason, s.health.Since.UnixMilli()
+	}
+	return s.wrote(s.sink.control(hello, ""))
 }
 
 // awaitNode waits until this node has a position to start from.

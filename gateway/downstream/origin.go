@@ -7,7 +7,8 @@ import (
 const (
 	allowedHeaders = "Authorization, Last-Event-ID, If-None-Match, Content-Type"
 	streamStatus   = "Stream-Status"
-	exposedHeaders = "ETag, Retry-After, " + streamStatus
+	streamScope    = "Stream-Scope"
+	exposedHeaders = "ETag, Retry-After, " + streamStatus + ", " + streamScope
 	preflightAge   = "7200" // seconds; browsers cap it there
 )
 

@@ -45,6 +45,8 @@ func (s *Server) authorize(c *fiber.Ctx) (gateway.Scope, error) {
 	case g.kind == auth.KindSSE:
 		return gateway.Scope{}, errSSEOnly
 	}
+	s.setStreamStatus(c, true)
+	c.Set(streamScope, s.scopeID(g.scope))
 	return g.scope, nil
 }
 
@@ -67,7 +69,6 @@ func (s *Server) listEvents(c *fiber.Ctx) error {
 	if err != nil {
 		return s.logFailed("list", err)
 	}
-	s.setStreamStatus(c)
 	data := []byte(`{"object":"list","data":`)
 	data = appendEvents(data, list.Events)
 	data = append(data, `,"has_more":`...)
@@ -99,15 +100,9 @@ func parseList(raw string) (listRequest, *problem) {
 	if err != nil {
 		return listRequest{}, badParameter("query")
 	}
-	if orders := values["commerce_order_id"]; len(orders) > 0 {
-		if values.Has("order_id") {
-			return listRequest{}, badParameter("commerce_order_id")
-		}
-		values["order_id"] = orders
-	}
 	q := listRequest{ListQuery: gateway.ListQuery{Limit: defaultLimit}}
 	var p *problem
-	if q.filter, p = parseFilter(values, "type"); p != nil {
+	if q.filter, p = parseRESTFilter(values); p != nil {
 		return listRequest{}, p
 	}
 	for name, to := range map[string]*int64{"created[gte]": &q.CreatedGTE, "created[lte]": &q.CreatedLTE} {
@@ -132,6 +127,22 @@ func parseList(raw string) (listRequest, *problem) {
 		return listRequest{}, badParameter("ending_before")
 	}
 	return q, nil
+}
+
+// parseRESTFilter is parseFilter by the names of Pepay's REST API, and by those of
+// streams where they differ.
+func parseRESTFilter(values url.Values) (gateway.Filter, *problem) {
+	for _, names := range [][2]string{{"commerce_order_id", "order_id"}, {"types", "type"}} {
+		given := values[names[0]]
+		if len(given) == 0 {
+			continue
+		}
+		if values.Has(names[1]) {
+			return gateway.Filter{}, badParameter(names[0])
+		}
+		values[names[1]] = given
+	}
+	return parseFilter(values, "type")
 }
 
 // number reads a whole number if the parameter is present.
@@ -186,7 +197,16 @@ func (s *Server) orderState(c *fiber.Ctx) error {
 	if !ok {
 		return errNotFound
 	}
-	one, p := narrow(scope, gateway.Filter{Orders: []string{order}})
+	values, err := url.ParseQuery(string(c.Context().URI().QueryString()))
+	if err != nil {
+		return badParameter("query")
+	}
+	filter, p := parseRESTFilter(values)
+	if p != nil {
+		return p
+	}
+	filter.Orders = []string{order}
+	one, p := narrow(scope, filter)
 	if p != nil {
 		return errNotFound // as if unknown: it must not tell that the order exists
 	}
@@ -198,6 +218,7 @@ func (s *Server) orderState(c *fiber.Ctx) error {
 	}
 	if !snap.Complete {
 		_ = s.node.Ask(ctx, snap.Asks) // a hint; the next poll asks again
+		s.setStreamStatus(c, false)
 	}
 	if len(snap.Frames) == 0 {
 		return errNotFound
@@ -227,7 +248,6 @@ func (s *Server) answerState(c *fiber.Ctx, order string, snap gateway.ScopedSnap
 	setPrivate(c)
 	c.Set(fiber.HeaderCacheControl, "private, no-cache")
 	c.Set(fiber.HeaderETag, etag)
-	s.setStreamStatus(c)
 	if matches(c.Get(fiber.HeaderIfNoneMatch), etag) {
 		return c.SendStatus(fiber.StatusNotModified)
 	}
@@ -240,9 +260,12 @@ func (s *Server) answerState(c *fiber.Ctx, order string, snap gateway.ScopedSnap
 }
 
 // setStreamStatus tells a client that polls what a stream would tell it: how
-// fresh the answer is.
-func (s *Server) setStreamStatus(c *fiber.Ctx) {
+// fresh the answer is, also where it is that there is nothing.
+func (s *Server) setStreamStatus(c *fiber.Ctx, complete bool) {
 	health, _ := s.node.Health()
+	if health.State == gateway.Live && !complete {
+		health.State = gateway.CatchingUp
+	}
 	c.Set(streamStatus, string(health.State))
 }
 

@@ -1,6 +1,7 @@
 package downstream
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -211,6 +212,7 @@ func TestOrderState(t *testing.T) {
 	r := newRig(t, nil)
 	r.publish("order_1", "alice")
 	newest := r.publish("order_1", "alice")
+	r.cover("alice")
 	get := func(header ...string) (int, string, string) {
 		resp, body := r.answer("GET", "/api/v1/orders/order_1/state", "", append(header, "Authorization: Bearer "+r.token("alice"))...)
 		if got := resp.Header.Get("Cache-Control"); got != "private, no-cache" {
@@ -239,8 +241,48 @@ func TestOrderState(t *testing.T) {
 		t.Errorf("changed state = %d %s, want 200 and another ETag", status, changed)
 	}
 	c := r.ws("token=" + r.token("alice") + "&since=" + cursor)
-	c.want("hello")
+	hello := c.want("hello")
 	c.wantEvent(ev)
+	resp, body := r.answer("GET", "/api/v1/orders/order_1/state?limit=100&types=invoice.*", "", "Authorization: Bearer "+r.token("alice"))
+	if resp.StatusCode != 404 {
+		t.Errorf("state of types that it does not have = %d %s, want 404", resp.StatusCode, body)
+	}
+	if got, want := resp.Header.Get("Stream-Scope"), hello.text("scope_id"); got == "" || got != want {
+		t.Errorf("Stream-Scope = %q, want %q, as a stream says", got, want)
+	}
+	resp, _ = r.answer("GET", "/api/v1/orders/order_1/state?type=", "", "Authorization: Bearer "+r.token("alice"))
+	if resp.StatusCode != 400 {
+		t.Errorf("state of no type = %d, want 400", resp.StatusCode)
+	}
+}
+
+// Who polls hears of what is wrong where a stream would say it, also when there
+// is nothing to show; and no more of an order that is another's than of none.
+func TestStreamStatusOfWhatIsNotThere(t *testing.T) {
+	r := newRig(t, nil)
+	r.publish("order_9", "bob")
+	r.cover("alice")
+	status := func(path, token string) (int, string) {
+		resp, _ := r.answer("GET", path, "", "Authorization: Bearer "+token)
+		return resp.StatusCode, resp.Header.Get("Stream-Status")
+	}
+	for _, tt := range []struct{ path, token, want string }{
+		{"/api/v1/orders/order_1/state", r.token("", "order_1"), "catching_up"},
+		{"/api/v1/orders/order_1/state", r.token("alice"), "live"},
+		{"/api/v1/orders/order_9/state", r.token("alice"), "live"},
+		{"/api/v1/events/evt_1-1", r.token("alice"), "live"},
+	} {
+		if code, got := status(tt.path, tt.token); code != 404 || got != tt.want {
+			t.Errorf("%s = %d %s, want 404 %s", tt.path, code, got, tt.want)
+		}
+	}
+	r.must(r.bus.Renew(context.Background(), r.term, time.Hour, gateway.Health{State: gateway.Stale, Reason: "upstream_down", Since: time.Now()}))
+	r.until("the node is stale", func() bool { return r.health().State == gateway.Stale })
+	for _, path := range []string{"/api/v1/orders/order_1/state", "/api/v1/orders/order_9/state", "/api/v1/events/evt_1-1"} {
+		if code, got := status(path, r.token("alice")); code != 404 || got != "stale" {
+			t.Errorf("%s while stale = %d %s, want 404 stale", path, code, got)
+		}
+	}
 }
 
 func TestCORS(t *testing.T) {
@@ -264,7 +306,7 @@ func TestCORS(t *testing.T) {
 		}
 		resp, _ = r.answer("GET", path, "", "Origin: "+shop)
 		if got := resp.Header.Get("Access-Control-Allow-Origin"); resp.StatusCode != 401 || got != shop ||
-			resp.Header.Get("Access-Control-Expose-Headers") != "ETag, Retry-After, Stream-Status" {
+			resp.Header.Get("Access-Control-Expose-Headers") != "ETag, Retry-After, Stream-Status, Stream-Scope" {
 			t.Errorf("error of %s: %d, %v, want a 401 that the page may read", path, resp.StatusCode, resp.Header)
 		}
 	}

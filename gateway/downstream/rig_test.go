@@ -207,6 +207,11 @@ func (r *rig) append(records ...gateway.Record) {
 	r.until("the node has the event", func() bool { return r.node.Position().Seq >= done.Seq })
 }
 
+func (r *rig) health() gateway.Health {
+	h, _ := r.node.Health()
+	return h
+}
+
 // cover says that all of a customer's orders are known.
 func (r *rig) cover(customer string) {
 	r.Helper()

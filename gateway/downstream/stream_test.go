@@ -293,8 +293,17 @@ func TestStatusFollowsTheLog(t *testing.T) {
 			if m.text("status") != "stale" || m.text("reason") != "upstream_down" || m.fields["since_ms"] == 0.0 {
 				t.Errorf("status = %s, want stale, upstream_down and since_ms", m.Data)
 			}
-			return
+			break
 		}
+	}
+	began := float64(r.health().Since.UnixMilli())
+	if m := r.sse("snapshot=0&token=" + r.token("alice")).want("hello"); m.text("status") != "stale" || m.text("reason") != "upstream_down" || m.fields["since_ms"] != began {
+		t.Errorf("hello = %s, want stale, upstream_down and since_ms %.0f", m.Data, began)
+	}
+	r.must(r.bus.Renew(context.Background(), r.term, time.Hour, gateway.Health{State: gateway.Live, Since: time.Now()}))
+	r.until("the node is live", func() bool { return r.health().State == gateway.Live })
+	if m := r.sse("snapshot=0&token=" + r.token("alice")).want("hello"); m.text("status") != "live" || m.fields["since_ms"] != nil || m.fields["reason"] != nil {
+		t.Errorf("hello = %s, want live, and since when is the page's own affair", m.Data)
 	}
 }
 

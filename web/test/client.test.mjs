@@ -481,3 +481,98 @@ test('a fake stream does what a test of the shop says', async (t) => {
   stream.fail(new PepayGatewayError('OUT_OF_SCOPE', 'no', false));
   assert.deepEqual(seen, ['live', 'shipped', 'OUT_OF_SCOPE', 'ended']);
 });
+
+test('a stream that opens while Pepay is away says since when', async (t) => {
+  const env = new Env(t);
+  const { stream } = await connect(t);
+  const statuses = [];
+  stream.on('status', ({ status, reason, since }) => statuses.push([status, reason, since]));
+  await env.socket.hello({ status: 'stale', reason: 'upstream_down', since_ms: 5 });
+  assert.deepEqual(statuses, [['stale', 'upstream_down', 5]]);
+});
+
+const shown = (order, headers = {}) => [`/api/v1/orders/${order}/state`, { status: 200, headers, body: { data: { complete: true, cursor: 'cur_5', data: [orderEvent(`evt_5-${order.slice(1)}`, 'placed', { order })] } } }];
+
+test('polling tells the worst of what it hears, also of an order that is not there', async (t) => {
+  const env = new Env(t);
+  env.answers.set(...shown('o1', { 'Stream-Status': 'live' })).set('/api/v1/orders/o2/state', { status: 404, headers: { 'Stream-Status': 'stale' } });
+  const { stream } = await connect(t, { orderId: ['o1', 'o2'], transport: 'poll' });
+  assert.equal(stream.status, 'stale');
+  env.answers.set(...shown('o1', { 'Stream-Status': 'live' })).set(...shown('o2', { 'Stream-Status': 'catching_up' }));
+  await env.pass(6_000);
+  assert.equal(stream.status, 'catching_up');
+});
+
+test('polling goes on after a token that never came', async (t) => {
+  const env = new Env(t);
+  env.answers.set(...shown('o1'));
+  let asked = 0;
+  const getToken = () => ++asked === 2 ? new Promise(() => {}) : { token: `t${asked}`, expires_at: Date.now() / 1000 + 6 };
+  const { stream, seen } = await connect(t, { orderId: 'o1', transport: 'poll', getToken });
+  assert.equal(stream.status, 'live');
+  await env.pass(8_000);
+  assert.equal(asked, 2);
+  env.answers.set('/api/v1/orders/o1/state', { status: 200, body: { data: { data: [orderEvent('evt_6-1', 'shipped')] } } });
+  await env.pass(20_000);
+  assert.deepEqual([stream.status, seen.states.at(-1)], ['live', 'shipped']);
+});
+
+test('from polling it comes back to SSE where WebSocket stays blocked', async (t) => {
+  const env = new Env(t);
+  env.failing.add('ws').add('sse');
+  env.answers.set(...shown('o1'));
+  const { stream } = await connect(t, { orderId: 'o1' });
+  await env.pass(1_500);
+  assert.equal(stream.transport, 'poll');
+  env.failing.delete('sse');
+  for (let waited = 0; !env.open.length && waited < 100_000; waited += 2_000) await env.pass(2_000);
+  await env.source.live({ resumed: true, cursor: 'cur_5' });
+  assert.deepEqual([stream.transport, env.open], ['sse', [env.source]]);
+});
+
+test('polling asks for what the stream would bring, and no more', async (t) => {
+  const env = new Env(t);
+  env.answers.set('/api/v1/events', { status: 200, body: { data: { data: [] } } });
+  await connect(t, { customerId: 'cust_1', types: 'invoice.*', transport: 'poll' });
+  env.answers.set(...shown('o1'));
+  await connect(t, { orderId: ['o1'], types: 'invoice.*', transport: 'poll' });
+  const asked = env.requests.map(({ path }) => [path.split('?')[0], ...new URLSearchParams(path.split('?')[1])].join(' '));
+  assert.deepEqual(asked, [
+    '/api/v1/events limit,100 types,invoice.* customer_id,cust_1',
+    '/api/v1/orders/o1/state limit,100 types,invoice.*',
+  ]);
+});
+
+test("polling with another shopper's token: nothing of the one before is shown", async (t) => {
+  const env = new Env(t);
+  env.answers.set('/api/v1/events', { status: 200, headers: { 'Stream-Scope': 'scp_1' }, body: { data: { data: [orderEvent('evt_5-1', 'placed')] } } });
+  const { stream, seen } = await connect(t, { transport: 'poll' });
+  assert.equal(stream.getState().length, 1);
+  env.answers.set('/api/v1/events', { status: 200, headers: { 'Stream-Scope': 'scp_2' }, body: { data: { data: [orderEvent('evt_6-1', 'shipped', { order: 'o2' })] } } });
+  await env.pass(7_000);
+  assert.deepEqual([stream.getState().map(({ id }) => id), seen.controls], [['o2'], ['reset']]);
+  assert.equal(stream.status, 'live');
+});
+
+test('a hidden page whose timers are held back is not taken for one that slept', async (t) => {
+  const env = new Env(t);
+  const { seen } = await connect(t, { transport: 'sse' });
+  await env.source.live();
+  env.page.hidden = true;
+  for (let minute = 0; minute < 3; minute++) {
+    await env.pass(8_000);
+    await env.source.control({ type: 'tip', cursor: 'cur_1' });
+    await env.sleep(12_000);
+    await env.source.control({ type: 'tip', cursor: 'cur_1' });
+  }
+  assert.deepEqual([env.sources.length, seen.tokens], [1, 1]);
+});
+
+test('a look at a page that has just been looked at does not begin again', async (t) => {
+  const env = new Env(t);
+  await connect(t, { transport: 'sse' });
+  await env.source.live();
+  await env.pass(9_000);
+  for (let i = 0; i < 3; i++) await env.happen('visibilitychange');
+  assert.equal(env.sources.length, 2);
+});

@@ -216,3 +216,52 @@ test('a tab that does not want to share does not', async (t) => {
   await join(t, env, { share: false });
   assert.equal(env.open.length, 2);
 });
+
+test('a leader that has lost its place tells nothing of the orders of other tabs', async (t) => {
+  const env = new Env(t, { locks: true });
+  const one = await join(t, env, { orderId: 'o1' });
+  await join(t, env, { orderId: 'o2' });
+  const wide = env.socket;
+  await wide.live({ resumed: true, cursor: 'cur_0' });
+  env.channels[0].mute = true;
+  for (let waited = 0; waited < 40_000; waited += 10_000) {
+    await env.pass(10_000);
+    await wide.control({ type: 'tip', cursor: 'cur_0' });
+  }
+  await wide.event('evt_1-1', 'placed', { order: 'o2' });
+  assert.deepEqual(one.events, [], 'events of the other tab’s order');
+  assert.ok(wide.over, 'the connection for both is still open');
+});
+
+test('after a sleep a leader has time to answer', async (t) => {
+  const env = new Env(t, { locks: true });
+  await join(t, env);
+  const { stream } = await join(t, env);
+  await env.sleep(60_000);
+  await env.pass(1_000);
+  assert.equal(stream.transport, 'shared');
+  assert.ok(!env.open.some((wire) => wire.query.get('since') === null && wire !== env.sockets[0]), 'a tab has begun anew');
+});
+
+test('a look at any tab is one at the connection', async (t) => {
+  const env = new Env(t, { locks: true });
+  await join(t, env);
+  const { stream } = await join(t, env);
+  const [, channel] = env.channels;
+  let asks;
+  const { postMessage } = Object.getPrototypeOf(channel);
+  channel.postMessage = (message) => postMessage.call(channel, asks = message);
+  await env.happen('visibilitychange'); // of both tabs
+  await env.pass(9_000);
+  env.sockets[0].sent.length = 0;
+  channel.postMessage(asks); // the second alone
+  await settle();
+  assert.deepEqual(env.sockets[0].sent, [{ type: 'ping' }]);
+  await env.sockets[0].end(4409);
+  await env.pass(60_000);
+  assert.deepEqual([stream.status, env.open.length], ['connecting', 0]);
+  channel.postMessage(asks);
+  await settle();
+  await env.pass(10);
+  assert.equal(env.open.length, 1);
+});

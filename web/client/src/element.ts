@@ -128,8 +128,13 @@ class PepayOrder extends (globalThis.HTMLElement ?? class {}) {
 
   #time(ms: number): string {
     const day = Math.abs(Date.now() - ms) < relativeMS ? {} : { dateStyle: 'medium' as const };
-    const lang = (this.closest('[lang]') as HTMLElement | null)?.lang || undefined;
-    return new Intl.DateTimeFormat(lang, { timeStyle: 'short', ...day }).format(ms);
+    const lang = (this.closest('[lang]') as HTMLElement | null)?.lang.replaceAll('_', '-') || undefined;
+    const format = (lang?: string) => new Intl.DateTimeFormat(lang, { timeStyle: 'short', ...day }).format(ms);
+    try {
+      return format(lang);
+    } catch {
+      return format(); // that is no language
+    }
   }
 
   #draw(): void {

@@ -1,5 +1,5 @@
 import type { ConnectOptions, PepayEvent, Status, Transport } from '../pepay-gateway.js';
-import { backoff } from './backoff.js';
+import { about, backoff } from './backoff.js';
 import { PepayGatewayError } from './errors.js';
 import { fetchToken } from './token.js';
 import { wires, type Frame, type Wire } from './wire.js';
@@ -9,7 +9,7 @@ export interface Owner {
   query(): URLSearchParams;
   asked(): string[];
   frame(frame: Frame): void;
-  polled(events: PepayEvent[], cursor: string): void;
+  polled(events: PepayEvent[], cursor: string, scope: string): void;
   say(status: Status, transport?: Transport, reason?: string, since?: number): void;
   complain(error: PepayGatewayError): void;
   end(error: PepayGatewayError): void;
@@ -37,7 +37,7 @@ const pingMS = 4_000; // for an answer to a ping
 const recentMS = 3_000; // a connection heard of since then lives
 const slackMS = 5_000; // beyond two heartbeats
 const steadyMS = 5_000; // live for so long, a connection counts as good
-const climbMS = 60_000; // about, until a better transport is tried again
+const climbMS = 60_000; // about; until a better transport is tried again
 const maxRefused = 5; // fresh tokens refused in a row
 const maxPatience = 3; // failed openings until a transport that has worked is given up
 
@@ -114,11 +114,11 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
       const target = { url, minted, query: owner.query(), orders: owner.asked(), token };
       attempt.wire = wires[kind](target, {
         frame: (frame) => mine() && take(attempt, frame),
-        polled(events, cursor, status) {
+        polled(events, cursor, status, scope) {
           if (!mine()) return;
           opened(attempt);
-          owner.polled(events, cursor);
-          owner.say(status, kind);
+          owner.polled(events, cursor, scope);
+          if (mine()) owner.say(status, kind);
         },
         closed: (code, retryMS) => mine() && closed(attempt, code, retryMS),
       });
@@ -147,7 +147,7 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
   }
 
   function climbLater() {
-    climbAt = Date.now() + climbMS * (0.5 + Math.random());
+    climbAt = Date.now() + about(climbMS);
   }
 
   function take(attempt: Attempt, frame: Frame) {
@@ -176,7 +176,11 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
     const { up, kind, told } = attempt;
     const beside = attempt === probe;
     drop(attempt);
-    if (beside) return;
+    if (beside) {
+      const next = (ladder as Transport[]).indexOf(kind) + 1;
+      if (next < rung) void dial(ladder[next]!, true);
+      return;
+    }
     clearTimeout(renewal);
     const expired = [401, 4401].includes(code);
     const final = expired ? !getToken || ++refused > maxRefused : [400, 403, 1008, 1009, 4400, 4403].includes(code);
@@ -226,8 +230,8 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
       const { wire, up, heard, kind } = current;
       const now = Date.now();
       if (!up || now - heard < recentMS) return;
-      if (wire!.send?.({ type: 'ping' })) current.heard = Math.min(heard, now - patience() + pingMS);
-      else void dial(kind, true); // nothing can be asked of it: a new connection is the check
+      if (wire!.ping?.()) current.heard = Math.min(heard, now - patience() + pingMS);
+      else if (!probe) void dial(kind, true); // nothing can be asked of it: a new connection is the check
       climbAt = 0;
     },
     lose: () => running && owner.say('offline'),

@@ -13,7 +13,7 @@ export interface Page {
 }
 
 const tickMS = 2_000;
-/** Beyond this the machine slept, or the page was throttled; both deserve a look. */
+/** Beyond this the machine slept. (So it looks where a hidden page is throttled, which is seen to when it is shown.) */
 const jumpMS = 10_000;
 
 /** Watches until the function it returns is called. Also where there is no page. */
@@ -32,7 +32,7 @@ export function watch(page: Page): () => void {
   let last = Date.now();
   const timer = setInterval(() => {
     const now = Date.now();
-    if (Math.abs(now - last - tickMS) > jumpMS) page.wake();
+    if (Math.abs(now - last - tickMS) > jumpMS && !globalThis.document?.hidden) page.wake();
     last = now;
     page.tick();
   }, tickMS);

@@ -16,7 +16,7 @@ const parameters = ['format', 'types', 'snapshot', 'customer_id', 'invoice_id', 
  */
 export function createStream(options: ConnectOptions, lineOf = createLine): PepayEventStream {
   const { signal, getToken, token, orderId, order_id, share } = options;
-  if (!getToken && !token) throw new PepayGatewayError('BAD_OPTION', 'getToken is missing', false);
+  if (!getToken && !token) throw new PepayGatewayError('BAD_OPTION', 'no getToken', false);
   const listeners: Partial<Record<keyof StreamEvents, Set<(value: any) => void>>> = {};
   const orders = createOrders();
   const filter = filterOf(options);
@@ -37,7 +37,8 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
       return query;
     },
     frame,
-    polled(events, from) {
+    polled(events, from, whose) {
+      if (isAnothers(whose)) return;
       // A place in the stream is kept: what happened since then comes once there
       // is a stream again.
       cursor ||= from;
@@ -90,9 +91,8 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
   }
 
   function frame(frame: Frame) {
-    const hello = frame.object === 'ws_control' && frame.type === 'hello' && (frame.scope_id as string);
-    if (hello && scope && hello !== scope) return becomeAnother();
-    scope ||= hello || '';
+    const hello = frame.object === 'ws_control' && frame.type === 'hello';
+    if (hello && isAnothers(frame.scope_id)) return;
     take(frame);
     tabs?.repeat(frame);
     // Not before what was missed has come: a tab that follows hears of new things only.
@@ -100,13 +100,16 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
     if (complete && scope && !tabs && line.running && share !== false && canShare()) joinOthers();
   }
 
-  // The token is another shopper's: nothing of the one before may be shown, or
-  // shared, or resumed from.
-  function becomeAnother() {
+  // When the token is another shopper's, nothing of the one before may be shown,
+  // or shared, or resumed from.
+  function isAnothers(whose: string) {
+    const before = scope;
+    scope = whose || scope;
+    if (!before || before === scope) return false;
     leave();
-    scope = '';
     take({ object: 'ws_control', type: 'reset', reason: 'scope_changed' });
     line.start();
+    return true;
   }
 
   function take(frame: Frame) {
@@ -154,9 +157,11 @@ export function createStream(options: ConnectOptions, lineOf = createLine): Pepa
       lead: () => line.running || line.start(),
       connect: line.start,
       leave() {
+        const led = tabs!.leading; // also for the orders of others
         part();
-        if (!line.running) line.start();
+        if (led || !line.running) line.start();
       },
+      wake: line.wake,
       follow(recent) {
         line.stop();
         for (const event of recent) if (orders.ahead(event)) deliver(event);

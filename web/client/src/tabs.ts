@@ -32,6 +32,8 @@ export interface Member {
   lead(): void;
   /** Connect anew, for more orders than before. */
   connect(): void;
+  /** Look after the connection: another tab is being looked at. */
+  wake(): void;
   /** Close the connection: the leader's serves this tab from now on. */
   follow(recent: PepayEvent[]): void;
   /** Be alone again, with a connection of one's own, and join again when that is complete. */
@@ -122,7 +124,10 @@ export function joinTabs(name: string, member: Member): Tabs {
   channel.onmessage = ({ data: message }: { data: Message }) => {
     const { kind, from } = message;
     const leading = role === 'leading';
-    if (kind === 'ask' && leading) say({});
+    if (kind === 'ask' && leading) {
+      say({});
+      member.wake();
+    }
     if (kind === 'join' && leading) {
       joiners.set(from, message.orders);
       const before = orders;
@@ -164,7 +169,7 @@ export function joinTabs(name: string, member: Member): Tabs {
       member.connect();
     },
     wake() {
-      heard = Math.min(heard, Date.now() - patience() + answerMS);
+      heard = Date.now() - patience() + answerMS; // also after a sleep
       send({ kind: 'ask' });
     },
     tick() {

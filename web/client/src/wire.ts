@@ -1,5 +1,6 @@
 import type { Control, MintedToken, PepayEvent, Status, Transport } from '../pepay-gateway.js';
 
+import { about } from './backoff.js';
 import { PepayGatewayError } from './errors.js';
 
 export type Frame = PepayEvent | Control | { object: 'ws_error'; code?: string; message?: string };
@@ -17,8 +18,8 @@ export interface Target {
 /** What a wire tells. After closed it tells nothing more. */
 export interface Sink {
   frame(frame: Frame): void;
-  /** Tells what a wire without frames has found, all of one moment, and how fresh it is. */
-  polled(events: PepayEvent[], cursor: string, status: Status): void;
+  /** Tells what a wire without frames has found, all of one moment, how fresh it is, and whose. */
+  polled(events: PepayEvent[], cursor: string, status: Status, scope: string): void;
   /** code is a WebSocket close code or an HTTP status; 1006 is what says nothing. */
   closed(code: number, retryMS?: number): void;
 }
@@ -26,8 +27,8 @@ export interface Sink {
 /** One connection. It is open once opened; nothing is told after close. */
 export interface Wire {
   close(): void;
-  /** Sends a client's message, where there is a way. False when there is none. */
-  send?(message: object): boolean;
+  /** Asks for a sign of life, where there is a way. False when there is none. */
+  ping?(): boolean;
 }
 
 export type Open = (target: Target, sink: Sink) => Wire;
@@ -43,9 +44,9 @@ export const openWS: Open = ({ url, minted, query }, sink) => {
       socket.onmessage = socket.onclose = null;
       socket.close(1000);
     },
-    send(message) {
+    ping() {
       const open = socket.readyState === 1;
-      if (open) socket.send(JSON.stringify(message));
+      if (open) socket.send('{"type":"ping"}');
       return open;
     },
   };
@@ -71,31 +72,48 @@ export const openSSE: Open = ({ url, minted, query }, sink) => {
 
 const pollMS = 5_000;
 const hiddenPollMS = 30_000;
+const pollTimeoutMS = 10_000;
 
 // Each order's state is asked for with its ETag. A stream that names no order
-// polls the newest events instead.
-export const openPoll: Open = ({ url, orders, token }, sink) => {
-  let open = true;
+// polls the newest events instead, of those that it wants.
+export const openPoll: Open = ({ url, orders, query, token }, sink) => {
+  query.delete('order_id'); // each is asked for by itself
   const etags = new Map<string, string>();
+  let open = true;
   const end = (code: number, retryMS?: number) => {
     if (open) sink.closed(code, retryMS);
     open = false;
   };
   const round = async () => {
     if (!open) return;
+    const events: PepayEvent[] = [];
+    let from: string | undefined; // the cursor of what was asked first: nothing of the rest is older
+    let worst = 'live';
+    let scope = '';
     try {
       const minted = await token();
-      const answers = [];
       for (const order of orders.length ? orders : ['']) {
-        const answer = await ask(url, minted, order, etags);
-        const { status } = answer;
-        if (status >= 400 && (status !== 404 || !order)) return end(status, answer.retryMS);
-        answers.push(answer);
+        const path = order ? `orders/${encodeURIComponent(order)}/state` : 'events';
+        const res = await fetch(`${url}/api/v1/${path}?limit=100&${query}`, {
+          headers: { Authorization: `Bearer ${minted.token}`, 'If-None-Match': etags.get(order) ?? '' },
+          signal: AbortSignal.timeout(pollTimeoutMS),
+        });
+        const { status } = res;
+        const header = (name: string) => res.headers.get(name) ?? '';
+        if (status >= 400 && (status !== 404 || !order)) return end(status, +header('Retry-After') * 1000);
+        const { data, complete, cursor } = status === 200 ? (await res.json()).data : {} as any;
+        if (data) {
+          etags.set(order, header('ETag'));
+          events.push(...(order ? data : data.reverse())); // lists are newest first
+        }
+        from ??= (complete && cursor || '') as string;
+        scope = header('Stream-Scope');
+        const freshness = header('Stream-Status');
+        if (freshness !== 'live') worst = freshness || worst;
       }
       if (!open) return;
-      // The cursor of what was asked first: nothing of the rest is older.
-      sink.polled(answers.flatMap(({ events }) => events), answers[0]!.cursor, answers[0]!.freshness);
-      setTimeout(round, (globalThis.document?.hidden ? hiddenPollMS : pollMS) * (0.8 + 0.4 * Math.random()));
+      sink.polled(events, from!, worst as Status, scope);
+      setTimeout(round, about(globalThis.document?.hidden ? hiddenPollMS : pollMS));
     } catch (err) {
       end(err instanceof PepayGatewayError ? 401 : 1006);
     }
@@ -103,27 +121,6 @@ export const openPoll: Open = ({ url, orders, token }, sink) => {
   void round();
   return { close: () => { open = false; } };
 };
-
-const pollTimeoutMS = 10_000;
-
-/** Asks for the state of one order, or for the newest events. */
-async function ask(url: string, { token }: MintedToken, order: string, etags: Map<string, string>) {
-  const res = await fetch(`${url}/api/v1/${order ? `orders/${encodeURIComponent(order)}/state` : 'events?limit=100'}`, {
-    headers: { Authorization: `Bearer ${token}`, 'If-None-Match': etags.get(order) ?? '' },
-    signal: AbortSignal.timeout(pollTimeoutMS),
-  });
-  const header = (name: string) => res.headers.get(name) ?? '';
-  const { data = {} } = res.status === 200 ? await res.json() : {};
-  if (data.data) etags.set(order, header('ETag'));
-  const events: PepayEvent[] = data.data ?? [];
-  return {
-    events: order ? events : events.reverse(), // lists are newest first
-    status: res.status,
-    retryMS: +header('Retry-After') * 1000,
-    freshness: (header('Stream-Status') || 'live') as Status,
-    cursor: (data.complete && data.cursor || '') as string,
-  };
-}
 
 export const wires: Record<Transport, Open> = { ws: openWS, sse: openSSE, poll: openPoll };
 

@@ -148,3 +148,11 @@ for (const [name, { dir = 'ltr', width = 720, ...options }] of Object.entries({
     await screenshot(page, name);
   });
 }
+
+test('it shows the order whatever the page names as its language', async (t) => {
+  const { element, page } = await open(t, undefined, { attributes: { lang: 'pt_BR' } });
+  await element.getByText('Waiting for your payment').first().waitFor();
+  await page.evaluate(() => document.querySelector('pepay-order').setAttribute('lang', 'no language'));
+  await page.evaluate(() => { document.querySelector('pepay-order').texts = { live: 'Drawn anew' }; });
+  await element.getByText('Drawn anew').waitFor();
+});
