@@ -52,7 +52,7 @@ func (w *writer) lead(newHistory bool) {
 		Nonce: newEpoch(), TTL: time.Hour, Previous: holder, NewHistory: newHistory,
 	})
 	if err == nil {
-		err = w.c.Renew(context.Background(), w.term, time.Hour, Health{State: Live, Reason: "ok"})
+		err = w.c.Renew(context.Background(), w.term, 0, time.Hour, Health{State: Live, Reason: "ok"})
 	}
 	if err != nil {
 		w.t.Fatal(err)

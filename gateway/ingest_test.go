@@ -202,6 +202,26 @@ func TestRewoundLogIsFilledAgain(t *testing.T) {
 	}
 }
 
+// A shop where nothing happens for hours must not lack for hours what a Redis
+// that came back older has lost.
+func TestRewoundLogIsFilledAgainThoughNothingComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, u := newMemLog(), newUpstream()
+		a := startMember(t, l, u, testLease)
+		leaderOf(t, time.Second, a)
+		u.emit(someEvents(0, 100)...)
+		time.Sleep(time.Minute)
+		first := a.in.Leading()
+		l.rewind(50)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		wantAll(t, l, u)
+		if got := a.in.Leading(); got == first || got == "" {
+			t.Errorf("leads as %q after the rewind, want another epoch than %q", got, first)
+		}
+	})
+}
+
 func TestEmptiedLogStartsANewHistory(t *testing.T) {
 	for name, lose := range map[string]func(*memLog){"wiped": (*memLog).wipe, "a key deleted": (*memLog).deleteKey} {
 		t.Run(name, func(t *testing.T) {

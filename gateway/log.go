@@ -17,8 +17,10 @@ type Log interface {
 	// req.NewHistory, start a new history: every older cursor stops resolving.
 	Acquire(ctx context.Context, req AcquireRequest) (Term, time.Duration, error)
 	// Renew extends the lease by ttl, publishes the stream's health with it, and
-	// rings: it announces the tip, without entries. ErrFenced: another epoch writes now. ErrHistoryLost: a key is gone.
-	Renew(ctx context.Context, t Term, ttl time.Duration, h Health) error
+	// rings: it announces the tip, without entries. acked is as in Append, for who
+	// appends seldom. ErrFenced: another epoch writes now. ErrHistoryLost: a key is gone.
+	// ErrRewound: the log is shorter than acked.
+	Renew(ctx context.Context, t Term, acked uint64, ttl time.Duration, h Health) error
 	// Release gives the lease up, so that another node need not wait for it to
 	// run out, and rings the doorbell. Only the holder's own lease is released.
 	Release(ctx context.Context, t Term) error

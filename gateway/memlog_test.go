@@ -394,7 +394,7 @@ func (d *memData) asTerm() Term {
 	return Term{Fence: d.fence, Epoch: d.epoch, Seq: d.seq, Cursor: d.cursor}
 }
 
-func (c *memClient) Renew(ctx context.Context, t Term, ttl time.Duration, h Health) error {
+func (c *memClient) Renew(ctx context.Context, t Term, acked uint64, ttl time.Duration, h Health) error {
 	return c.do(ctx, "renew", func() error {
 		d, until := c.log.data, time.Now().Add(ttl)
 		if d.fence != t.Fence {
@@ -404,6 +404,9 @@ func (c *memClient) Renew(ctx context.Context, t Term, ttl time.Duration, h Heal
 		c.log.runLocked(func(d *memData) { d.lease, d.until, d.health = t.Fence, until, h })
 		if d.keyGone {
 			return ErrHistoryLost
+		}
+		if d.seq < acked {
+			return ErrRewound
 		}
 		c.log.runLocked(func(d *memData) { d.rung++ })
 		c.log.publishLocked(Announcement{Epoch: d.epoch, From: d.seq}) // the ring

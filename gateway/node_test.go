@@ -94,9 +94,9 @@ func TestHealthWithoutALeader(t *testing.T) {
 			_ = w.c.Release(t.Context(), w.term)
 			time.Sleep(leaderGrace - pollEvery/2)
 			w.term, _, _ = w.c.Acquire(t.Context(), AcquireRequest{Nonce: newEpoch(), TTL: time.Hour})
-			_ = w.c.Renew(t.Context(), w.term, time.Hour, Health{State: CatchingUp, Reason: "backfill"})
+			_ = w.c.Renew(t.Context(), w.term, 0, time.Hour, Health{State: CatchingUp, Reason: "backfill"})
 			time.Sleep(healthGrace / 2)
-			_ = w.c.Renew(t.Context(), w.term, time.Hour, Health{State: Live, Reason: "ok"})
+			_ = w.c.Renew(t.Context(), w.term, 0, time.Hour, Health{State: Live, Reason: "ok"})
 			time.Sleep(5 * time.Second)
 		}
 		synctest.Wait()
@@ -142,7 +142,7 @@ func TestHealthTellsWhenCatchingUpLasts(t *testing.T) {
 		l := newMemLog()
 		w := newWriter(t, l)
 		n, _ := startNode(t, l, NodeConfig{})
-		_ = w.c.Renew(t.Context(), w.term, time.Hour, Health{State: CatchingUp, Reason: "backfill"})
+		_ = w.c.Renew(t.Context(), w.term, 0, time.Hour, Health{State: CatchingUp, Reason: "backfill"})
 		time.Sleep(healthGrace / 2)
 		if got, want := state(n), "live ok"; got != want {
 			t.Errorf("health at once = %q, want %q", got, want)
@@ -151,7 +151,7 @@ func TestHealthTellsWhenCatchingUpLasts(t *testing.T) {
 		if got, want := state(n), "catching_up backfill"; got != want {
 			t.Errorf("health = %q, want %q", got, want)
 		}
-		_ = w.c.Renew(t.Context(), w.term, time.Hour, Health{State: Stale, Reason: "upstream_down"})
+		_ = w.c.Renew(t.Context(), w.term, 0, time.Hour, Health{State: Stale, Reason: "upstream_down"})
 		synctest.Wait()
 		if got, want := state(n), "stale upstream_down"; got != want {
 			t.Errorf("health = %q, want %q at once", got, want)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,7 +20,7 @@ type term struct {
 	turn   chan struct{} // cap 1: held by who appends, and with it links and the fields below
 	flight *flight       // nil when all that was taken is appended
 	room   flight        // for flight, which is made only once
-	acked  uint64
+	acked  atomic.Uint64 // written by who has the turn
 
 	elsewhere time.Time // since when others alone reach the upstream; touched by the renewing goroutine only
 
@@ -31,11 +32,13 @@ type term struct {
 }
 
 func newTerm(in *Ingest, t Term) *term {
-	return &term{
+	begun := &term{
 		Term: t, in: in, queue: newQueue(), links: newLinks(), beat: make(chan struct{}, 1),
-		turn: make(chan struct{}, 1), acked: t.Seq,
+		turn:   make(chan struct{}, 1),
 		health: Health{State: CatchingUp, Reason: "starting", Since: time.Now()},
 	}
+	begun.acked.Store(t.Seq)
+	return begun
 }
 
 // flush waits until the queue is appended, for a bounded time.
@@ -51,7 +54,8 @@ func (t *term) flush(ctx context.Context) {
 	}
 }
 
-// renewLoop keeps the lease and publishes the health with it. Past the deadline,
+// renewLoop keeps the lease and publishes the health with it. It also notices a
+// log that was rewound, which with nothing to append nobody else would. Past the deadline,
 // by our own clock, the term is over: the source must be gone before another
 // node dials, so no call outlasts it. (That is politeness; what protects the log
 // is the fence.)
@@ -81,7 +85,7 @@ func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
 			}
 			deadline, wait = sent.Add(good), every
 			continue
-		case errors.Is(err, ErrFenced), errors.Is(err, ErrHistoryLost):
+		case errors.Is(err, ErrFenced), errors.Is(err, ErrHistoryLost), errors.Is(err, ErrRewound):
 			return err
 		case !time.Now().Before(deadline):
 			return fmt.Errorf("gateway: lease not renewed in time: %w", err)
@@ -93,7 +97,7 @@ func (t *term) renewLoop(ctx context.Context, asked time.Time) error {
 func (t *term) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, min(commandTimeout, t.in.cfg.Lease/3))
 	defer cancel()
-	return t.in.log.Renew(ctx, t.Term, t.in.cfg.Lease, t.currentHealth())
+	return t.in.log.Renew(ctx, t.Term, t.acked.Load(), t.in.cfg.Lease, t.currentHealth())
 }
 
 // Confirm implements SourceSink.
@@ -304,11 +308,11 @@ func (t *term) appendFlight(ctx context.Context, f *flight) error {
 
 // send appends f and hands it out.
 func (t *term) send(ctx context.Context, f *flight) error {
-	r, err := t.in.log.Append(ctx, t.Term, t.acked, f.out.records, f.out.cursor)
+	r, err := t.in.log.Append(ctx, t.Term, t.acked.Load(), f.out.records, f.out.cursor)
 	if err != nil {
 		return err
 	}
-	t.acked = r.Seq
+	t.acked.Store(r.Seq)
 	t.links.fronts.appended(f.out.records, r.Duplicates)
 	t.in.appended.Add(int64(r.Added))
 	t.in.duplicates.Add(int64(r.Duplicates))

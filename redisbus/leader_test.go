@@ -26,7 +26,7 @@ func TestLeaderHasAChannelOfItsOwn(t *testing.T) {
 			t.Errorf("others hear %+v, want two entries", a)
 		}
 		health := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
-		if err := b.Renew(t.Context(), term, time.Minute, health); err != nil {
+		if err := b.Renew(t.Context(), term, 0, time.Minute, health); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.Ask(t.Context(), gateway.Ask{Order: "o1"}); err != nil {
@@ -69,7 +69,7 @@ func TestOlderLeaderHearsAsksUnderItsACL(t *testing.T) {
 	term := acquire(t, denied, gateway.AcquireRequest{})
 	for i := range 2 {
 		health := gateway.Health{State: gateway.Live, Since: time.UnixMilli(int64(i))}
-		if err := denied.Renew(t.Context(), term, time.Minute, health); err != nil {
+		if err := denied.Renew(t.Context(), term, 0, time.Minute, health); err != nil {
 			t.Errorf("Renew = %v, want the lease kept whatever channels there are", err)
 		}
 		if a := next(t, got); !a.Nudge {

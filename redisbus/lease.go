@@ -48,8 +48,8 @@ func (b *Bus) Acquire(ctx context.Context, req gateway.AcquireRequest) (gateway.
 }
 
 // Renew implements gateway.Log.
-func (b *Bus) Renew(ctx context.Context, t gateway.Term, ttl time.Duration, h gateway.Health) error {
-	r, err := b.run(ctx, scriptRenew, t.Fence, ttl.Milliseconds(), packHealth(h), b.publishCommand(), b.channel, b.leader)
+func (b *Bus) Renew(ctx context.Context, t gateway.Term, acked uint64, ttl time.Duration, h gateway.Health) error {
+	r, err := b.run(ctx, scriptRenew, t.Fence, ttl.Milliseconds(), packHealth(h), b.publishCommand(), b.channel, b.leader, acked)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func TestFencedWriterChangesNothing(t *testing.T) {
 		if !errors.Is(err, gateway.ErrFenced) {
 			t.Errorf("zombie's Append = %v, want %v", err, gateway.ErrFenced)
 		}
-		if err := b.Renew(t.Context(), zombie, time.Minute, gateway.Health{}); !errors.Is(err, gateway.ErrFenced) {
+		if err := b.Renew(t.Context(), zombie, 0, time.Minute, gateway.Health{}); !errors.Is(err, gateway.ErrFenced) {
 			t.Errorf("zombie's Renew = %v, want %v", err, gateway.ErrFenced)
 		}
 		if err := b.Release(t.Context(), zombie); err != nil {
@@ -84,6 +84,12 @@ func TestRewoundLogStopsItsWriter(t *testing.T) {
 		_, err := b.Append(t.Context(), term, 5, records(event(2, orderKeys)), gateway.UpstreamCursor{})
 		if !errors.Is(err, gateway.ErrRewound) {
 			t.Errorf("Append with more acknowledged than logged = %v, want %v", err, gateway.ErrRewound)
+		}
+		if err := b.Renew(t.Context(), term, 5, time.Minute, gateway.Health{}); !errors.Is(err, gateway.ErrRewound) {
+			t.Errorf("Renew with more acknowledged than logged = %v, want %v", err, gateway.ErrRewound)
+		}
+		if err := b.Renew(t.Context(), term, 1, time.Minute, gateway.Health{}); err != nil {
+			t.Errorf("Renew with what is logged = %v", err)
 		}
 		if tip := read(t, b, gateway.ReadFrom{Tip: true}).Tip; tip != 1 {
 			t.Errorf("tip = %d, want 1", tip)
@@ -274,7 +280,7 @@ func TestDeletedKeyStartsANewHistory(t *testing.T) {
 			if !errors.Is(err, gateway.ErrHistoryLost) && !errors.Is(err, gateway.ErrFenced) {
 				t.Errorf("Append = %v, want history lost or fenced", err)
 			}
-			if err := b.Renew(t.Context(), term, time.Minute, gateway.Health{}); !errors.Is(err, gateway.ErrHistoryLost) && !errors.Is(err, gateway.ErrFenced) {
+			if err := b.Renew(t.Context(), term, 0, time.Minute, gateway.Health{}); !errors.Is(err, gateway.ErrHistoryLost) && !errors.Is(err, gateway.ErrFenced) {
 				t.Errorf("Renew = %v, want history lost or fenced", err)
 			}
 			if p := read(t, b, gateway.ReadFrom{Pos: before}); p.Status == gateway.PageOK {
@@ -569,7 +575,7 @@ func TestTermBeginsCatchingUp(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		old := acquire(t, b, gateway.AcquireRequest{})
 		live := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
-		if err := b.Renew(t.Context(), old, time.Minute, live); err != nil {
+		if err := b.Renew(t.Context(), old, 0, time.Minute, live); err != nil {
 			t.Fatal(err)
 		}
 		n := nonce()
@@ -579,7 +585,7 @@ func TestTermBeginsCatchingUp(t *testing.T) {
 			t.Errorf("health of a new term = %+v, want catching up since now", got)
 		}
 		term := acquire(t, b, gateway.AcquireRequest{Nonce: n}) // the reply was lost
-		if err := b.Renew(t.Context(), term, time.Minute, live); err != nil {
+		if err := b.Renew(t.Context(), term, 0, time.Minute, live); err != nil {
 			t.Fatal(err)
 		}
 		if got := read(t, b, gateway.ReadFrom{Tip: true}).Health; got.State != gateway.Live {
@@ -592,7 +598,7 @@ func TestRenewalRingsUnderItsFence(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
 		old := acquire(t, b, gateway.AcquireRequest{})
 		health := gateway.Health{State: gateway.Live, Since: time.UnixMilli(1)}
-		renew := func(term gateway.Term) error { return b.Renew(t.Context(), term, time.Minute, health) }
+		renew := func(term gateway.Term) error { return b.Renew(t.Context(), term, 0, time.Minute, health) }
 		term := succeed(t, b, old)
 		if err := renew(term); err != nil { // the health is news once
 			t.Fatal(err)

@@ -200,7 +200,7 @@ func TestActivityIsStampedWithTheTimeOfTheLastRenewal(t *testing.T) {
 		if got, want := stamped("old"), time.UnixMilli(5000); !got.Equal(want) {
 			t.Errorf("stamp = %v, want that of meta, %v", got, want)
 		}
-		if err := b.Renew(t.Context(), term, time.Minute, gateway.Health{}); err != nil {
+		if err := b.Renew(t.Context(), term, 0, time.Minute, gateway.Health{}); err != nil {
 			t.Fatal(err)
 		}
 		if got := stamped("renewed"); got.Before(began) {

@@ -49,7 +49,7 @@ func exercise(t *testing.T, b *Bus) {
 	if _, err := b.Beat(t.Context(), "n", []byte("1")); err != nil {
 		t.Errorf("beat: %v", err)
 	}
-	if err := b.Renew(t.Context(), term, time.Minute, gateway.Health{State: gateway.Live}); err != nil {
+	if err := b.Renew(t.Context(), term, 0, time.Minute, gateway.Health{State: gateway.Live}); err != nil {
 		t.Errorf("renew: %v", err)
 	}
 }

@@ -276,7 +276,7 @@ func TestStreamStatusOfWhatIsNotThere(t *testing.T) {
 			t.Errorf("%s = %d %s, want 404 %s", tt.path, code, got, tt.want)
 		}
 	}
-	r.must(r.bus.Renew(context.Background(), r.term, time.Hour, gateway.Health{State: gateway.Stale, Reason: "upstream_down", Since: time.Now()}))
+	r.must(r.bus.Renew(context.Background(), r.term, 0, time.Hour, gateway.Health{State: gateway.Stale, Reason: "upstream_down", Since: time.Now()}))
 	r.until("the node is stale", func() bool { return r.health().State == gateway.Stale })
 	for _, path := range []string{"/api/v1/orders/order_1/state", "/api/v1/orders/order_9/state", "/api/v1/events/evt_1-1"} {
 		if code, got := status(path, r.token("alice")); code != 404 || got != "stale" {

@@ -147,7 +147,7 @@ func (r *rig) startLog() {
 	r.must(err)
 	r.term, _, err = r.bus.Acquire(context.Background(), gateway.AcquireRequest{Nonce: 42, TTL: time.Hour})
 	r.must(err)
-	r.must(r.bus.Renew(context.Background(), r.term, time.Hour, gateway.Health{State: gateway.Live, Since: time.Now()}))
+	r.must(r.bus.Renew(context.Background(), r.term, 0, time.Hour, gateway.Health{State: gateway.Live, Since: time.Now()}))
 }
 
 func (r *rig) must(err error) {

@@ -59,7 +59,7 @@ func TestBurstIsNoStrikeAndStatusIsTold(t *testing.T) {
 		t.Errorf("%d strikes after %d bursts that were taken at once, want none", len(s.slow), maxSlow+1)
 	}
 	want = append(want, r.burst(s)...)
-	r.must(r.bus.Renew(context.Background(), r.term, time.Hour, gateway.Health{State: gateway.Stale, Reason: "upstream_down", Since: time.Now()}))
+	r.must(r.bus.Renew(context.Background(), r.term, 0, time.Hour, gateway.Health{State: gateway.Stale, Reason: "upstream_down", Since: time.Now()}))
 	r.until("the node is stale", func() bool {
 		s.health, s.changed = r.node.Health() // as serveHealth does while a detachment waits
 		return s.health.State == gateway.Stale
@@ -94,7 +94,7 @@ func TestLiveIsToldAfterTheSnapshotOfAReset(t *testing.T) {
 		})
 		r.must(err)
 		r.term, r.acked = term, 0
-		r.must(r.bus.Renew(context.Background(), r.term, time.Hour,
+		r.must(r.bus.Renew(context.Background(), r.term, 0, time.Hour,
 			gateway.Health{State: gateway.Live, Reason: strconv.Itoa(i), Since: time.Now()})) // rings the doorbell
 		r.until("the session is detached", func() bool { return s.sub.Detached() != nil })
 		r.cover("alice")

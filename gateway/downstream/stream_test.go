@@ -282,7 +282,7 @@ func TestStatusFollowsTheLog(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.sse("snapshot=0&token=" + r.token("alice"))
 	settled(c)
-	r.must(r.bus.Renew(context.Background(), r.term, time.Hour,
+	r.must(r.bus.Renew(context.Background(), r.term, 0, time.Hour,
 		gateway.Health{State: gateway.Stale, Reason: "upstream_down", Since: time.Now()}))
 	for {
 		m, ok := c.next()
@@ -300,7 +300,7 @@ func TestStatusFollowsTheLog(t *testing.T) {
 	if m := r.sse("snapshot=0&token=" + r.token("alice")).want("hello"); m.text("status") != "stale" || m.text("reason") != "upstream_down" || m.fields["since_ms"] != began {
 		t.Errorf("hello = %s, want stale, upstream_down and since_ms %.0f", m.Data, began)
 	}
-	r.must(r.bus.Renew(context.Background(), r.term, time.Hour, gateway.Health{State: gateway.Live, Since: time.Now()}))
+	r.must(r.bus.Renew(context.Background(), r.term, 0, time.Hour, gateway.Health{State: gateway.Live, Since: time.Now()}))
 	r.until("the node is live", func() bool { return r.health().State == gateway.Live })
 	if m := r.sse("snapshot=0&token=" + r.token("alice")).want("hello"); m.text("status") != "live" || m.fields["since_ms"] != nil || m.fields["reason"] != nil {
 		t.Errorf("hello = %s, want live, and since when is the page's own affair", m.Data)

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/tidwall/gjson"
 )
 
 // A world is a Redis, a Pepay and two nodes, each in a process of its own.
@@ -448,6 +451,52 @@ func TestRedisRestartsEmpty(t *testing.T) {
 		if got := again.waitIDs(2); !slices.Equal(got, truth[len(truth)-2:]) {
 			t.Errorf("behind an event of the new log: got %v, want %v", got, truth[len(truth)-2:])
 		}
+	}
+}
+
+// Redis comes back at once, with what it had saved, and then nothing happens at
+// the shop: what it has lost is there again all the same, and once.
+func TestRedisComesBackOlder(t *testing.T) {
+	w := startWorld(t)
+	ws, sse := follow(t, w.nodes[1], map[string]any{"customer_id": "cust_1"})
+	lifecycle(w.pepay, "cust_1")
+	for _, s := range []*stream{ws, sse} {
+		s.waitIDs(len(w.owned("cust_1")))
+	}
+	c := redis.NewClient(&redis.Options{Addr: w.redis.addr, DisableIdentity: true})
+	defer func() { _ = c.Close() }()
+	if err := c.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	o := lifecycle(w.pepay, "cust_1")
+	truth := w.owned("cust_1")
+	for _, s := range []*stream{ws, sse} {
+		s.waitIDs(len(truth))
+	}
+	w.redis.kill()
+	w.redis.restart(t)
+	for _, g := range w.nodes {
+		eventually(t, 10*time.Second, "the last order is delivered again", func() bool {
+			status, body := get(t, g.url+"/api/v1/orders/"+o.OrderID+"/state", testKey)
+			return status == 200 && strings.Contains(body, `"status":"delivered"`)
+		})
+	}
+	for name, s := range map[string]*stream{"ws": ws, "sse": sse} {
+		s.waitStatus("live")
+		if n := s.count("reset"); n != 0 {
+			t.Errorf("%s: %d resets, want none: nothing that it shows was lost", name, n)
+		}
+	}
+	_, body := get(t, w.nodes[0].url+"/api/v1/events?limit=100&customer_id=cust_1", testKey)
+	var got []string
+	for _, ev := range gjson.Get(body, "data.data.#.id").Array() {
+		if id := ev.String(); !strings.HasPrefix(id, "gw_") { // what was looked up
+			got = append(got, id)
+		}
+	}
+	slices.Reverse(got)
+	if !slices.Equal(got, truth) {
+		t.Errorf("the log has %v, want %v", got, truth)
 	}
 }
 
