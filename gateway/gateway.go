@@ -30,6 +30,9 @@ var (
 	// ErrNotFound says that there is no such thing, or none this caller may know
 	// of; the two are never told apart.
 	ErrNotFound = errors.New("gateway: not found")
+	// ErrUnusable says that the upstream answered, but nothing of use about this one
+	// thing. Of others it may know more.
+	ErrUnusable = errors.New("gateway: unusable answer")
 	// ErrOutsideScope says that a filter asks for more than the token allows.
 	ErrOutsideScope = errors.New("gateway: filter outside the scope")
 	// ErrSlow ends a subscriber that filled its queue too often.

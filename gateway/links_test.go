@@ -165,7 +165,7 @@ func TestLookUpsAreBoundedAndNotRepeated(t *testing.T) {
 
 // REST may lag the stream, or be down. The event still reaches its customer.
 func TestLookUpIsRepeatedUntilItIsAnswered(t *testing.T) {
-	for name, err := range map[string]error{"down for a while": errors.New("503"), "not known yet": ErrNotFound} {
+	for name, err := range map[string]error{"down for a while": errors.New("503"), "not known yet": ErrNotFound, "of no use for a while": ErrUnusable} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				j := newJoinSetup(t)
@@ -173,7 +173,7 @@ func TestLookUpIsRepeatedUntilItIsAnswered(t *testing.T) {
 				j.u.emit(testEvent(1, Keys{Order: "o"}))
 				time.Sleep(lookupsStale + 10*time.Second)
 				h, _ := j.m.in.Health()
-				if down := err != ErrNotFound; down && h.State != CatchingUp || !down && h.State != Live {
+				if down := err != ErrNotFound && err != ErrUnusable; down && h.State != CatchingUp || !down && h.State != Live {
 					t.Errorf("health while the look-up waits = %+v", h)
 				}
 				j.u.knows(50, Keys{Order: "o", Customer: "c"})
@@ -190,6 +190,32 @@ func TestLookUpIsRepeatedUntilItIsAnswered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What one id is answered is not what the stream is worth; what two are, may be.
+func TestAnswersOfNoUseAreTheUpstreamsAffairOnlyWhenThereAreTwo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJoinSetup(t)
+		j.u.setRefusal(fmt.Errorf("400: %w", ErrUnusable))
+		health := func() State {
+			time.Sleep(lookupsStale + lookupBackoff)
+			h, _ := j.m.in.Health()
+			return h.State
+		}
+		j.m.in.Ask(Ask{Order: "undefined"})
+		if got := health(); got != Live {
+			t.Errorf("with one id that is never answered the stream is %s, want live", got)
+		}
+		j.m.in.Ask(Ask{Order: "null"})
+		if got := health(); got != CatchingUp {
+			t.Errorf("with two it is %s, want catching_up", got)
+		}
+		j.u.knows(50, Keys{Order: "o", Customer: "c"})
+		j.u.setRefusal(nil)
+		if got := health(); got != Live {
+			t.Errorf("after an answer it is %s, want live", got)
+		}
+	})
 }
 
 func TestAsksAreBounded(t *testing.T) {
@@ -301,6 +327,13 @@ func TestAskedCustomerIsCompletedAndCovered(t *testing.T) {
 		snap, err = j.n.Snapshot(t.Context(), scope)
 		if err != nil || !snap.Complete || len(snap.Frames) != 5 {
 			t.Errorf("snapshot afterwards: %d frames, complete %v, %v, want 5 and complete", len(snap.Frames), snap.Complete, err)
+		}
+		var orders []string
+		for _, f := range snap.Frames {
+			orders = append(orders, f.Event.Keys.Order)
+		}
+		if want := []string{"old0", "old1", "old2", "old3", "old4"}; !slices.Equal(orders, want) {
+			t.Errorf("snapshot afterwards = %v, want the oldest first", orders)
 		}
 	})
 }

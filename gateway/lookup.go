@@ -75,6 +75,7 @@ type asks struct {
 	later   schedule
 	guests  map[string]time.Time // answered, but without customer
 	failing time.Time            // since when no look-up succeeds; zero while they do
+	odd     string               // the one question that alone got unusable answers
 	dropped int64
 	fed     chan struct{} // cap 1
 }
@@ -171,7 +172,7 @@ func (a *asks) pop(now time.Time) (*question, time.Duration) {
 func (a *asks) answered(q *question, guest bool) (asked bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.failing = time.Time{}
+	a.succeededLocked()
 	a.forgetLocked(q)
 	if guest {
 		if len(a.guests) >= maxAsks {
@@ -187,7 +188,7 @@ func (a *asks) answered(q *question, guest bool) (asked bool) {
 func (a *asks) absent(q *question) (asked bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.failing = time.Time{}
+	a.succeededLocked()
 	if q.asked || q.absences == len(absentAgain) { // a waiting client was answered: missing
 		a.forgetLocked(q)
 		return q.asked
@@ -197,11 +198,17 @@ func (a *asks) absent(q *question) (asked bool) {
 	return false
 }
 
-// failed asks again later, for as long as it takes.
-func (a *asks) failed(q *question) {
+func (a *asks) succeededLocked() { a.failing, a.odd = time.Time{}, "" }
+
+// failed asks again later, for as long as it takes. One question that the
+// upstream has no usable answer to is that question's affair; a second one makes
+// it the upstream's.
+func (a *asks) failed(q *question, unusable bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.failing.IsZero() {
+	if name := q.name(); unusable && (a.odd == "" || a.odd == name) {
+		a.odd = name
+	} else if a.failing.IsZero() {
 		a.failing = time.Now()
 	}
 	wait := min(time.Second<<min(q.failures, 6), lookupBackoff)
@@ -227,7 +234,8 @@ func (a *asks) clear() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	clear(a.all)
-	a.urgent, a.ready, a.later, a.failing = nil, nil, nil, time.Time{}
+	a.urgent, a.ready, a.later = nil, nil, nil
+	a.succeededLocked()
 }
 
 // stats returns how many questions wait, and how many were dropped.
@@ -295,8 +303,13 @@ func (t *term) lookUp(ctx context.Context, q *question) {
 		answer.done, answer.missing, answer.asked = true, true, t.in.asks.absent(q)
 		t.hand(ctx, &answer)
 	default:
-		t.in.out.Debug("look-up", "err", err)
-		t.in.asks.failed(q)
+		unusable := errors.Is(err, ErrUnusable)
+		if unusable && q.failures == 0 {
+			t.in.out.Warn("look-up", "err", err)
+		} else {
+			t.in.out.Debug("look-up", "err", err)
+		}
+		t.in.asks.failed(q, unusable)
 	}
 }
 
@@ -332,18 +345,17 @@ func (t *term) lookUpOnce(ctx context.Context, l *lookup) error {
 	return nil
 }
 
-// hand puts the answer on its way into the log, an order at a time.
+// hand puts the answer on its way into the log, an order at a time, the newest
+// last: the last to be written is in front of its customer's.
 func (t *term) hand(ctx context.Context, l *lookup) {
 	if len(l.found) == 0 && !l.asked {
 		return
 	}
-	for i := 0; i < len(l.found)-1; i++ {
+	for i := len(l.found) - 1; i > 0; i-- {
 		_ = t.queue.put(ctx, work{looked: &lookup{asked: l.asked, found: l.found[i : i+1]}}, false)
 	}
 	last := *l
-	if n := len(l.found); n > 0 {
-		last.found = l.found[n-1:]
-	}
+	last.found = l.found[:min(len(l.found), 1)]
 	_ = t.queue.put(ctx, work{looked: &last}, false)
 	signal(t.queue.fed)
 }

@@ -249,6 +249,53 @@ func TestEventIDFromBeforeTheHistoryIsUnknown(t *testing.T) {
 }
 
 // The log need not hold an event any more for its id to be refused.
+// What a join hands on comes in an order of its own, and a client may be cut
+// within it: the last of it that it saw is not all that there is.
+func TestEventIDFromWithinAJoinResumesBeforeIt(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		of := func(n int, object gateway.Object, keys gateway.Keys) *gateway.Event {
+			ev := event(n, keys)
+			ev.Object = object
+			return ev
+		}
+		order, invoice := gateway.Keys{Order: "o1", Customer: "c1"}, gateway.Keys{Invoice: "i1"}
+		mustAppend(t, b, term, 0, of(1, gateway.ObjectOrder, order))
+		mustAppend(t, b, term, 1, of(2, gateway.ObjectPayment, invoice), of(3, gateway.ObjectInvoice, invoice))
+		join := gateway.Record{ID: "#join", Join: &gateway.Join{Order: "o1", Invoice: "i1", Customer: "c1", Link: true}, NewLinks: true}
+		if _, err := b.Append(t.Context(), term, 3, []gateway.Record{join}, gateway.UpstreamCursor{}); err != nil {
+			t.Fatal(err)
+		}
+		for n := 1; n <= 3; n++ {
+			p := read(t, b, gateway.ReadFrom{ID: event(n, orderKeys).ID, Scope: gateway.Scope{Orders: []string{"o1"}}})
+			if p.Status != gateway.PageOK || p.Start.Seq != uint64(n) || len(p.Entries) != 4-n {
+				t.Errorf("event %d: status %v at %d with %d entries, want PageOK at %d with the join", n, p.Status, p.Start.Seq, len(p.Entries), n)
+			}
+		}
+	})
+}
+
+// A quiet order's events were joined out of order: the last is not the newest.
+func TestTrimmedEventIDOfAnOrderThatGoesOnIsUnknown(t *testing.T) {
+	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{RetentionEvents: 10})
+	term := acquire(t, b, gateway.AcquireRequest{})
+	payment := event(1, gateway.Keys{Invoice: "i1"})
+	payment.Object = gateway.ObjectPayment
+	mustAppend(t, b, term, 0, payment)
+	for n := range 500 {
+		mustAppend(t, b, term, uint64(1+n), event(2+n, gateway.Keys{Order: "o2", Customer: "c2"}))
+	}
+	mustAppend(t, b, term, 501, event(502, gateway.Keys{Order: "o1", Customer: "c1"}))
+	join := gateway.Record{ID: "#join", Join: &gateway.Join{Order: "o1", Invoice: "i1", Customer: "c1", Link: true}, NewLinks: true}
+	if _, err := b.Append(t.Context(), term, 502, []gateway.Record{join}, gateway.UpstreamCursor{}); err != nil {
+		t.Fatal(err)
+	}
+	p := read(t, b, gateway.ReadFrom{ID: payment.ID, Scope: gateway.Scope{Orders: []string{"o1"}}})
+	if p.Status != gateway.PageUnknown {
+		t.Errorf("status %v at %d, want PageUnknown: another event of the order is newer", p.Status, p.Start.Seq)
+	}
+}
+
 func TestTrimmedEventIDFromBeforeTheHistoryIsUnknown(t *testing.T) {
 	b := newTestBus(t, "redis://"+startRedis(t)+"/0", Config{RetentionEvents: 10})
 	term := acquire(t, b, gateway.AcquireRequest{})

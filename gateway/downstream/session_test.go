@@ -155,6 +155,23 @@ func TestBadMessages(t *testing.T) {
 	c.wantClose(1008)
 }
 
+// A client may ping once a second for as long as a replay takes.
+func TestPingsThatWaitAreOne(t *testing.T) {
+	s := &session{}
+	s.post(request{token: "t"})
+	for range 2 * messagesPerWindow {
+		s.post(request{ping: true})
+	}
+	for _, want := range []request{{token: "t"}, {ping: true}} {
+		if r, ok := s.request(true); !ok || r != want {
+			t.Errorf("request = %+v, %v, want %+v", r, ok, want)
+		}
+	}
+	if r, ok := s.request(true); ok {
+		t.Errorf("request = %+v, want no other", r)
+	}
+}
+
 func TestDrain(t *testing.T) {
 	r := newRig(t, nil)
 	token := "snapshot=0&token=" + r.token("alice")

@@ -49,7 +49,7 @@ func (s *Source) order(ctx context.Context, id string) (gateway.OrderInfo, error
 	}
 	info, err := orderInfo(snapshot)
 	if err == nil && info.Event.Keys.Order != id {
-		err = errors.New("answer is about another order")
+		err = fmt.Errorf("%w: about another order", gateway.ErrUnusable)
 	}
 	return info, err
 }
@@ -61,7 +61,7 @@ func (s *Source) OrderOfInvoice(ctx context.Context, invoice string) (string, er
 		return "", fmt.Errorf("upstream: order of invoice: %w", err)
 	}
 	if answered := key(data, "invoiceId", "invoice_id"); answered != "" && answered != invoice {
-		return "", errors.New("upstream: order of invoice: answer is about another invoice")
+		return "", fmt.Errorf("upstream: order of invoice: %w: about another invoice", gateway.ErrUnusable)
 	}
 	order := key(data, "orderId", "order_id")
 	if order == "" {
@@ -131,8 +131,13 @@ func (s *Source) lookUp(ctx context.Context, what, path, id string, query url.Va
 		return gjson.Result{}, gateway.ErrNotFound
 	}
 	a, err := s.request(ctx, what, http.MethodGet, merchantPath+path, query, "", limit)
-	if f := (*failure)(nil); errors.As(err, &f) && f.status == http.StatusNotFound {
-		return gjson.Result{}, gateway.ErrNotFound
+	if f := (*failure)(nil); errors.As(err, &f) {
+		switch f.status {
+		case http.StatusNotFound, http.StatusGone:
+			return gjson.Result{}, gateway.ErrNotFound
+		case http.StatusBadRequest, http.StatusUnprocessableEntity:
+			return gjson.Result{}, fmt.Errorf("%w: %w", gateway.ErrUnusable, f)
+		}
 	}
 	if err != nil {
 		return gjson.Result{}, err
@@ -148,7 +153,7 @@ func orderInfo(snapshot gjson.Result) (gateway.OrderInfo, error) {
 	keys := keysOf(snapshot, gateway.ObjectOrder, "")
 	order := keys.Order
 	if order == "" || m.again != 0 {
-		return gateway.OrderInfo{}, errors.New("answer is not one order")
+		return gateway.OrderInfo{}, fmt.Errorf("%w: not one order", gateway.ErrUnusable)
 	}
 	var updated int64
 	for _, at := range m.value[8:] {
@@ -187,7 +192,7 @@ func orderInfo(snapshot gjson.Result) (gateway.OrderInfo, error) {
 		return gateway.OrderInfo{}, err
 	}
 	if e.Object != gateway.ObjectOrder {
-		return gateway.OrderInfo{}, errors.New("answer is not an order")
+		return gateway.OrderInfo{}, fmt.Errorf("%w: not an order", gateway.ErrUnusable)
 	}
 	info := gateway.OrderInfo{Event: e.Event}
 	if updated > 0 {

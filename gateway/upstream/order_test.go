@@ -68,27 +68,33 @@ func TestOrderFailures(t *testing.T) {
 		name, id string
 		status   int
 		body     string
-		notFound bool
+		want     error // nil: any other
 	}{
-		{"404", "o1", 404, `{"error":"x"}`, true},
-		{"invalid id", "a\nb", 200, `{}`, true},
-		{"path trick", "..", 200, `{}`, true},
-		{"500", "o1", 500, markerKey, false},
-		{"another order", "o1", 200, `{"data":{"orderId":"o2"}}`, false},
-		{"no order", "o1", 200, `{"data":{}}`, false},
-		{"id given twice", "o1", 200, `{"data":{"orderId":"o1","orderId":"o2"}}`, false},
-		{"another object", "o1", 200, `{"data":{"object":"invoice","id":"o1"}}`, false},
-		{"not JSON", "o1", 200, `<html>`, false},
-		{"too deep", "o1", 200, `{"data":{"orderId":"o1","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}`, false},
-		{"too large", "o1", 200, `{"data":{"orderId":"o1","x":"` + strings.Repeat("x", maxOrderBytes) + `"}}`, false},
+		{"404", "o1", 404, `{"error":"x"}`, gateway.ErrNotFound},
+		{"410", "o1", 410, `{"error":"x"}`, gateway.ErrNotFound},
+		{"400", "undefined", 400, `{"error":"x"}`, gateway.ErrUnusable},
+		{"422", "undefined", 422, `{"error":"x"}`, gateway.ErrUnusable},
+		{"403", "o1", 403, `{"error":"x"}`, nil},
+		{"invalid id", "a\nb", 200, `{}`, gateway.ErrNotFound},
+		{"path trick", "..", 200, `{}`, gateway.ErrNotFound},
+		{"500", "o1", 500, markerKey, nil},
+		{"another order", "o1", 200, `{"data":{"orderId":"o2"}}`, gateway.ErrUnusable},
+		{"no order", "o1", 200, `{"data":{}}`, gateway.ErrUnusable},
+		{"id given twice", "o1", 200, `{"data":{"orderId":"o1","orderId":"o2"}}`, gateway.ErrUnusable},
+		{"another object", "o1", 200, `{"data":{"object":"invoice","id":"o1"}}`, gateway.ErrUnusable},
+		{"not JSON", "o1", 200, `<html>`, nil},
+		{"too deep", "o1", 200, `{"data":{"orderId":"o1","x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}}`, nil},
+		{"too large", "o1", 200, `{"data":{"orderId":"o1","x":"` + strings.Repeat("x", maxOrderBytes) + `"}}`, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFake(t)
 			f.onOther = func(c *fasthttp.RequestCtx) { c.SetStatusCode(tt.status); c.SetBodyString(tt.body) }
 			_, err := newSource(t, f).Order(t.Context(), tt.id)
-			if err == nil || errors.Is(err, gateway.ErrNotFound) != tt.notFound {
-				t.Errorf("Order() = %v, want an error, ErrNotFound %t", err, tt.notFound)
+			for _, named := range []error{gateway.ErrNotFound, gateway.ErrUnusable} {
+				if err == nil || errors.Is(err, named) != (named == tt.want) {
+					t.Errorf("Order() = %v, want an error, and of the two named ones %v", err, tt.want)
+				}
 			}
 			if err != nil && strings.Contains(err.Error(), markerKey) {
 				t.Errorf("Order()'s error holds a secret: %v", err)

@@ -36,11 +36,11 @@ elseif ARGV[1] == 'i' then
   elseif ARGV[6] == '' or (ARGV[7] ~= '' and redis.call('HGET', JOIN, 'c' .. ARGV[6]) ~= ARGV[7]) then
     return reply('UNKNOWN', tip)
   end
-  local recent = ARGV[6] ~= '' and redis.call('HGET', STATE, 'ro' .. ARGV[6]) or ''
-  if string.match(recent, '(%d+),$') == string.format('%.0f', s) then
+  if #e == 0 then
+    local newest = 0 -- they are not in order where an invoice was joined
+    for n in string.gmatch(redis.call('HGET', STATE, 'ro' .. ARGV[6]) or '', '%d+') do newest = math.max(newest, tonumber(n)) end
+    if newest ~= s then return reply('UNKNOWN', tip) end
     s = tip -- nothing newer of this order exists
-  elseif #e == 0 then
-    return reply('UNKNOWN', tip)
   end
   -- After a rewind events come again, perhaps in another order. One named from
   -- shortly after an epoch's end may have followed others there.
