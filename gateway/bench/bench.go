@@ -158,8 +158,9 @@ func hostOf(raw string) (string, error) {
 	return u.Host, nil
 }
 
-// Run measures, and writes a table and one line of JSON to out. It returns
-// ErrUnclean, after the table, when a run does not count.
+// Run measures, and writes a table and one line of JSON to out, also when
+// something fails, of what was measured until then. It returns ErrUnclean when a
+// run does not count.
 func Run(ctx context.Context, cfg Config, out io.Writer) error {
 	if err := cfg.check(); err != nil {
 		return err
@@ -179,24 +180,31 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 			return err
 		}
 	}
-	for run := range cfg.Runs {
+	report.Results, err = l.measureAll(ctx)
+	if len(report.Results) > 0 {
+		err = errors.Join(err, report.write(out))
+	}
+	if err == nil && !report.clean() {
+		return ErrUnclean
+	}
+	return err
+}
+
+// measureAll returns what was measured until something failed.
+func (l *lab) measureAll(ctx context.Context) (all []Result, err error) {
+	for run := range l.cfg.Runs {
 		for _, w := range workloads {
-			if slices.Contains(cfg.Workloads, w.name) {
-				results, err := l.measure(ctx, w, run)
-				if err != nil {
-					return err
-				}
-				report.Results = append(report.Results, results...)
+			if !slices.Contains(l.cfg.Workloads, w.name) {
+				continue
+			}
+			results, err := l.measure(ctx, w, run)
+			all = append(all, results...)
+			if err != nil {
+				return all, err
 			}
 		}
 	}
-	if err := report.write(out); err != nil {
-		return err
-	}
-	if !report.clean() {
-		return ErrUnclean
-	}
-	return nil
+	return all, nil
 }
 
 // kernel is the system's release, "" when it does not say.

@@ -90,15 +90,14 @@ func (l *lab) targets(w workload) []string {
 }
 
 // measure runs w once against each of its targets, over each transport, at each
-// of its points.
-func (l *lab) measure(ctx context.Context, w workload, run int) ([]Result, error) {
-	var results []Result
+// of its points. With an error it returns what was measured until then.
+func (l *lab) measure(ctx context.Context, w workload, run int) (results []Result, err error) {
 	for _, transport := range w.over(l.cfg.Transport) {
 		for _, kind := range l.targets(w) {
 			for _, s := range l.sizes(w) {
 				r, err := l.trial(ctx, w, s, kind, transport, run)
 				if err != nil {
-					return nil, fmt.Errorf("%s, %s, %s: %w", pointName(w.name, s.point), transport, kind, err)
+					return results, fmt.Errorf("%s, %s, %s: %w", pointName(w.name, s.point), transport, kind, err)
 				}
 				results = append(results, r)
 			}

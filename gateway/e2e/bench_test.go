@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -89,6 +91,30 @@ func TestBenchComparesWithAFloorThatKeepsEvents(t *testing.T) {
 	}
 	if kept != 1 {
 		t.Errorf("%d results of the floor that keeps events, want 1", kept)
+	}
+}
+
+// A machine without Nchan does not cost what was measured before that was found.
+func TestBenchPrintsWhatItMeasuredUntilItFailed(t *testing.T) {
+	t.Parallel()
+	redis, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir()
+	if err := os.Symlink(redis, filepath.Join(path, "redis-server")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "bench", "--self", "--quick", "--nchan", "--transport", "ws", "broadcast")
+	cmd.Env = append(os.Environ(), "PATH="+path)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err == nil || !strings.Contains(errs.String(), "libnginx-mod-nchan") {
+		t.Errorf("bench without nginx: %v, want it to say what to install:\n%s", err, errs.String())
+	}
+	if !strings.Contains(string(out), "broadcast, server per delivery, ws") || !strings.Contains(string(out), `"target":"gateway"`) {
+		t.Errorf("bench printed %q, want what it measured before", out)
 	}
 }
 
