@@ -206,6 +206,14 @@ func TestAnswersOfNoUseAreTheUpstreamsAffairOnlyWhenThereAreTwo(t *testing.T) {
 		if got := health(); got != Live {
 			t.Errorf("with one id that is never answered the stream is %s, want live", got)
 		}
+		j.u.setRefusal(errors.New("503"))
+		if got := health(); got != CatchingUp {
+			t.Errorf("while the upstream is down it is %s, want catching_up", got)
+		}
+		j.u.setRefusal(fmt.Errorf("400: %w", ErrUnusable))
+		if got := health(); got != Live {
+			t.Errorf("with the one id again it is %s, want live", got)
+		}
 		j.m.in.Ask(Ask{Order: "null"})
 		if got := health(); got != CatchingUp {
 			t.Errorf("with two it is %s, want catching_up", got)

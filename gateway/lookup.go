@@ -75,6 +75,7 @@ type asks struct {
 	later   schedule
 	guests  map[string]time.Time // answered, but without customer
 	failing time.Time            // since when no look-up succeeds; zero while they do
+	broken  string               // the question that failing began with
 	odd     string               // the one question that alone got unusable answers
 	dropped int64
 	fed     chan struct{} // cap 1
@@ -198,7 +199,7 @@ func (a *asks) absent(q *question) (asked bool) {
 	return false
 }
 
-func (a *asks) succeededLocked() { a.failing, a.odd = time.Time{}, "" }
+func (a *asks) succeededLocked() { a.failing, a.broken, a.odd = time.Time{}, "", "" }
 
 // failed asks again later, for as long as it takes. One question that the
 // upstream has no usable answer to is that question's affair; a second one makes
@@ -206,10 +207,14 @@ func (a *asks) succeededLocked() { a.failing, a.odd = time.Time{}, "" }
 func (a *asks) failed(q *question, unusable bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if name := q.name(); unusable && (a.odd == "" || a.odd == name) {
+	switch name := q.name(); {
+	case unusable && (a.odd == "" || a.odd == name):
 		a.odd = name
-	} else if a.failing.IsZero() {
-		a.failing = time.Now()
+		if a.broken == name { // it is answered again, if to no use
+			a.failing, a.broken = time.Time{}, ""
+		}
+	case a.failing.IsZero():
+		a.failing, a.broken = time.Now(), name
 	}
 	wait := min(time.Second<<min(q.failures, 6), lookupBackoff)
 	q.failures++

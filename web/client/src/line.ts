@@ -37,7 +37,7 @@ const pingMS = 4_000; // for an answer to a ping
 const recentMS = 3_000; // a connection heard of since then lives
 const slackMS = 5_000; // beyond two heartbeats
 const steadyMS = 5_000; // live for so long, a connection counts as good
-const climbMS = 60_000; // about; until a better transport is tried again
+const climbMS = 60_000; // about, until a better transport is tried again
 const maxRefused = 5; // fresh tokens refused in a row
 const maxPatience = 3; // failed openings until a transport that has worked is given up
 

@@ -13,7 +13,7 @@ export interface Page {
 }
 
 const tickMS = 2_000;
-/** Beyond this the machine slept. (So it looks where a hidden page is throttled, which is seen to when it is shown.) */
+/** Beyond this the machine slept; or the page is hidden, and throttled, and will be looked at when it is shown. */
 const jumpMS = 10_000;
 
 /** Watches until the function it returns is called. Also where there is no page. */

@@ -10,7 +10,7 @@ export function read(stream: PepayEventStream): AsyncGenerator<PepayEvent, void>
   let wake: (() => void) | undefined;
   let failed: PepayGatewayError | undefined;
   const push = (event: PepayEvent) => {
-    if (waiting.push(event) > maxWaiting) failed = new PepayGatewayError('BEHIND', 'too slow', false);
+    if (waiting.push(event) > maxWaiting) failed = new PepayGatewayError('BEHIND', 'read too slowly', false);
     if (failed) stream.off('event', push);
     wake?.();
   };

@@ -16,7 +16,7 @@ const parameters = ['format', 'types', 'snapshot', 'customer_id', 'invoice_id', 
  */
 export function createStream(options: ConnectOptions, lineOf = createLine): PepayEventStream {
   const { signal, getToken, token, orderId, order_id, share } = options;
-  if (!getToken && !token) throw new PepayGatewayError('BAD_OPTION', 'no getToken', false);
+  if (!getToken && !token) throw new PepayGatewayError('BAD_OPTION', 'getToken is missing', false);
   const listeners: Partial<Record<keyof StreamEvents, Set<(value: any) => void>>> = {};
   const orders = createOrders();
   const filter = filterOf(options);
