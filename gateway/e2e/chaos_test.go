@@ -408,12 +408,14 @@ func (c *chaos) live(ctx context.Context, sh *shopper) {
 		open()
 		c.follow(ctx, life, ids)
 	}
-	for ctx.Err() == nil {
-		sleepFor(ctx, 300*time.Millisecond)
+	content := func() bool {
 		facts := c.truth.of(sh.customer)
-		if len(facts) >= 10*len(ids) && time.Since(facts[len(facts)-1].at) > time.Second && len(sh.missing(facts)) == 0 {
-			break
-		}
+		return len(facts) >= 10*len(ids) && time.Since(facts[len(facts)-1].at) > time.Second && len(sh.missing(facts)) == 0
+	}
+	// Under load the record is read late: once more, before it is believed that
+	// nothing is missing.
+	for ctx.Err() == nil && !(content() && c.truth.read(ctx) == nil && content()) {
+		sleepFor(ctx, 300*time.Millisecond)
 	}
 	if ctx.Err() != nil {
 		return // the run is over; whoever is left is accounted for there
