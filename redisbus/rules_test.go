@@ -175,6 +175,65 @@ func TestStateWithoutNewsIsForgotten(t *testing.T) {
 	})
 }
 
+// What was pushed out for want of room is not known any more, and nobody is told
+// that it is.
+func TestCustomerOfAnOrderThatWasPushedOutIsNotCovered(t *testing.T) {
+	const most = 20
+	eachStore(t, Config{MaxOrders: most}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		n := 0
+		appendOne := func(order, customer string) {
+			t.Helper()
+			n++
+			mustAppend(t, b, term, uint64(n-1), event(n, gateway.Keys{Order: order, Customer: customer}))
+		}
+		aged := func(member string, age time.Duration) {
+			t.Helper()
+			at := redis.Z{Score: float64(time.Now().Add(-age).UnixMilli()), Member: member}
+			if err := b.client.ZAdd(t.Context(), "{rt:test}:state_at", at).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		uncovered := func(when string, want map[string]bool) {
+			t.Helper()
+			for customer, want := range want {
+				if s, err := b.Snapshot(t.Context(), nil, customer); err != nil || s.Uncovered != want {
+					t.Errorf("%s: customer %q uncovered %v, %v; want %v", when, customer, s.Uncovered, err, want)
+				}
+			}
+		}
+		const day = 24 * time.Hour
+		if err := b.client.HSet(t.Context(), "{rt:test}:meta", "floor", time.Now().Add(-stateMaxAge-day).UnixMilli()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		for _, customer := range []string{"old", "pushed", "looked up", "kept"} {
+			appendOne("of "+customer, customer)
+		}
+		for _, customer := range []string{"looked up", "kept"} {
+			n++
+			join := []gateway.Record{{ID: "join " + customer, Join: &gateway.Join{Customer: customer, Covered: true}}}
+			if _, err := b.Append(t.Context(), term, uint64(n-1), join, gateway.UpstreamCursor{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		aged("oof old", stateMaxAge+time.Hour)
+		aged("oof pushed", 20*day)
+		aged("oof looked up", 10*day)
+		aged("oof kept", -day)
+		for _, customer := range []string{"looked up", "kept"} {
+			aged("k"+customer, -day)
+		}
+		for n < 16 { // the sixteenth trims, by age alone
+			appendOne(fmt.Sprint("o", n), "others")
+		}
+		uncovered("with room for all", map[string]bool{"old": false, "pushed": false, "looked up": false, "kept": false, "new": false})
+		for n < 32 {
+			appendOne(fmt.Sprint("o", n), "others")
+		}
+		uncovered("pushed out", map[string]bool{"pushed": true, "looked up": true, "kept": false, "new": true})
+	})
+}
+
 // A meta without the time is one that a version before this one wrote.
 func TestActivityIsStampedWithTheTimeOfTheLastRenewal(t *testing.T) {
 	eachStore(t, Config{}, func(t *testing.T, b *Bus) {

@@ -14,8 +14,6 @@ const (
 	// back when it can keep up.
 	maxSlow    = 3
 	slowWindow = time.Minute
-	// beatTick is how far apart heartbeats fall at least, but for short ones.
-	beatTick = 250 * time.Millisecond
 	// A client that takes longer for what its queue holds is what was too slow.
 	slowDrain = 200 * time.Millisecond
 	// resetsPerSecond spreads the snapshots after a reset of everybody, for at
@@ -195,11 +193,8 @@ func (s *session) serveClock(live bool, now time.Time) (beat bool, err error) {
 		}
 		s.ask()
 	}
-	if due(s.noticeAt, now) {
-		s.noticeAt = time.Time{}
-		if err := s.sayExpiring(); err != nil {
-			return false, err
-		}
+	if err := s.noticeInTime(now); err != nil {
+		return false, err
 	}
 	if due(s.beatAt, now) {
 		s.beatAt = s.nextBeat(now, false)
@@ -331,89 +326,4 @@ func (s *session) fellBehind() error {
 	}
 	s.slow = s.slow[1:]
 	return nil
-}
-
-// nextBeat is when the client must hear something next: controls speak of at
-// most Heartbeat, others need a ping before proxies take them for idle. The
-// first is earlier at random, so that those who came together are not served
-// together ever after. Beats fall on common ticks, for to wake up costs more
-// than a beat does.
-func (s *session) nextBeat(now time.Time, first bool) time.Time {
-	d := s.server.cfg.Heartbeat
-	if !s.controls {
-		d = d * 5 / 3
-	}
-	at := now.Add(d)
-	if first {
-		at = at.Add(-rand.N(d / 2))
-	}
-	if tick := at.Add(-at.Sub(s.server.wheel.began) % beatTick); tick.After(now) {
-		return tick
-	}
-	return at
-}
-
-func (s *session) heartbeat(live bool) error {
-	if !s.controls { // it hears nothing else
-		s.pinged = time.Time{}
-	}
-	if err := s.pingInTime(); err != nil {
-		return err
-	}
-	return s.offerTip(live)
-}
-
-// pingInTime asks the client for a sign of life now and then, also in the midst
-// of a long replay: a client that only reads must not be taken for dead.
-func (s *session) pingInTime() error {
-	if time.Since(s.pinged) < pingClient {
-		return nil
-	}
-	s.pinged = time.Now()
-	return s.wrote(s.sink.ping())
-}
-
-// offerTip gives a sign of life. Live, it queues behind the events.
-func (s *session) offerTip(live bool) error {
-	switch {
-	case live:
-		s.sub.Tip()
-		return nil
-	case !s.controls:
-		return nil
-	}
-	return s.wrote(s.sink.control(cursorControl{controlOf("tip"), ""}, ""))
-}
-
-func (s *session) sayExpiring() error {
-	if !s.controls {
-		return nil
-	}
-	return s.wrote(s.sink.control(sessionControl{controlOf("token_expiring"), s.sessions.Unix()}, ""))
-}
-
-// handle answers what the client sent.
-func (s *session) handle(r request, live bool) error {
-	if r.ping {
-		return s.offerTip(live)
-	}
-	now := time.Now()
-	claims, err := s.server.keys.Verify(r.token, now)
-	if err != nil {
-		s.server.limiter.punish(s.ip, now)
-		return ended(errTokenInvalid)
-	}
-	if !extends(claims, s.kind, s.scope) {
-		return ended(errWiderToken)
-	}
-	if claims.SessionExpiresAt.After(s.sessions) {
-		s.sessions = claims.SessionExpiresAt
-		s.expires.Store(s.sessions.UnixNano())
-		s.noticeAt = s.sessions.Add(-expiryNotice)
-		s.setClock(s.nextDue())
-	}
-	if !s.controls {
-		return nil
-	}
-	return s.wrote(s.sink.control(sessionControl{controlOf("token_accepted"), s.sessions.Unix()}, ""))
 }

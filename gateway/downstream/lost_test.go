@@ -40,6 +40,8 @@ func (l *listSink) control(v any, _ string) error {
 		return l.note(c.Type)
 	case statusControl:
 		return l.note(c.Status)
+	case sessionControl:
+		return l.note(c.Type)
 	}
 	return nil
 }

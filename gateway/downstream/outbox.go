@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
-// writeTimeout is for a write that the client does not take at once.
-const writeTimeout = 10 * time.Second
+const (
+	// writeTimeout is for a piece of at most joinedBytes that the client does not
+	// take at once, and writeLongest for all of it: a large event may come over a
+	// slow line, but not for longer than clients wait for a sign of life.
+	writeTimeout = 10 * time.Second
+	writeLongest = 30 * time.Second
+)
 
 // joinedBuffers are for the moments in which more than one frame waits for a
 // connection; hardly any connection has one.
@@ -47,7 +52,7 @@ func (o *outbox) bytes() []byte {
 	return o.first
 }
 
-// flush writes what waits. Unless it may block, for at most writeTimeout, it
+// flush writes what waits. Unless it may block, for at most writeLongest, it
 // returns errWouldBlock when the connection does not take all of it now. After
 // one that failed it writes nothing more.
 func (o *outbox) flush(to net.Conn, block bool) error {
@@ -83,10 +88,20 @@ func (o *outbox) clear() {
 
 // writeWaiting writes b, waiting for the client to take it.
 func writeWaiting(to net.Conn, b []byte) error {
-	if err := to.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
+	longest := time.Now().Add(writeLongest)
+	var err error
+	for len(b) > 0 && err == nil {
+		deadline := time.Now().Add(writeTimeout)
+		if deadline.After(longest) {
+			deadline = longest
+		}
+		if err = to.SetWriteDeadline(deadline); err != nil {
+			return err
+		}
+		n := min(len(b), joinedBytes)
+		_, err = to.Write(b[:n])
+		b = b[n:]
 	}
-	_, err := to.Write(b)
 	_ = to.SetWriteDeadline(time.Time{}) // fails only when closed
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pepay-gateway/gateway"
@@ -100,6 +101,55 @@ func TestOutboxWritesNothingAfterAFailure(t *testing.T) {
 	}
 	if n := o.waiting(); n != 0 {
 		t.Errorf("%d bytes wait, want none to be kept", n)
+	}
+}
+
+// A large event over a slow line is no stalled client, which takes nothing.
+func TestOutboxWaitsForASlowClientButNotForAStalledOne(t *testing.T) {
+	const piece = 4 << 10
+	for _, tt := range []struct {
+		name  string
+		size  int
+		every time.Duration // the client takes a piece
+		lasts time.Duration // until the write has failed; 0: it does not fail
+	}{
+		{"slow", 256 << 10, 400 * time.Millisecond, 0},
+		{"stalled", 256 << 10, time.Hour, writeTimeout},
+		{"too slow for a piece", 256 << 10, 3 * time.Second, writeTimeout},
+		{"too slow for all of it", 256 << 10, time.Second, writeLongest},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				got := make(chan []byte)
+				go func() {
+					var all []byte
+					for b := make([]byte, piece); ; {
+						time.Sleep(tt.every)
+						n, err := io.ReadFull(theirs, b)
+						if all = append(all, b[:n]...); err != nil {
+							got <- all
+							return
+						}
+					}
+				}()
+				event := make([]byte, tt.size)
+				for i := range event {
+					event[i] = byte(i >> 10)
+				}
+				var o outbox
+				o.add(event)
+				began := time.Now()
+				err := o.flush(ours, true)
+				_ = ours.Close()
+				if lasted := time.Since(began); tt.lasts != 0 && (err == nil || lasted != tt.lasts) {
+					t.Errorf("flush = %v after %v, want an error after %v", err, lasted, tt.lasts)
+				}
+				if all := <-got; tt.lasts == 0 && (err != nil || !bytes.Equal(all, event)) {
+					t.Errorf("flush = %v with %d bytes taken, want all %d as they were", err, len(all), tt.size)
+				}
+			})
+		})
 	}
 }
 

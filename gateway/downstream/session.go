@@ -41,7 +41,7 @@ type sink interface {
 	ping() error
 	// waiting is how many bytes wait.
 	waiting() int
-	// flush sends what waits. Unless it may block, for at most writeTimeout, it
+	// flush sends what waits. Unless it may block, for at most writeLongest, it
 	// returns errWouldBlock when the client does not take all of it now.
 	flush(block bool) error
 	// finish says goodbye, closes, and waits for the client to have left.
@@ -393,5 +393,8 @@ func (s *session) flushIfMuch() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	return context.Cause(s.ctx)
+	if s.ctx.Err() != nil || !s.mayBlock {
+		return context.Cause(s.ctx)
+	}
+	return s.meanwhile()
 }

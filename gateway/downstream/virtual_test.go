@@ -2,6 +2,7 @@ package downstream
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"log/slog"
 	"net"
@@ -110,7 +111,7 @@ func (v *still) session(to sink, controls bool, lasts time.Duration) *session {
 	v.Helper()
 	s := v.server.newSession(&admission{
 		transport: gateway.WS, ip: netip.IPv6Loopback(), controls: controls,
-		grant: grant{scope: gateway.Scope{Account: true}, sessions: time.Now().Add(lasts)},
+		grant: grant{scope: gateway.Scope{Account: true}, kind: auth.KindStream, sessions: time.Now().Add(lasts)},
 	}, to)
 	if w, ok := to.(*wsSink); ok {
 		w.sess = s
@@ -256,6 +257,50 @@ func TestSessionEndsInTheMidstOfWrites(t *testing.T) {
 		e := <-to.ended
 		if late := time.Since(began) - lasts; e.reason != errSessionEnded.code || late < 0 || late > 11*time.Second {
 			t.Errorf("ended with %s, %v after the session; want %s, within a write", e.reason, late, errSessionEnded.code)
+		}
+	})
+}
+
+// A replay may take longer than the session: the client is told in time that it
+// ends, and the token it sends then counts.
+func TestTokenInTheMidstOfAReplayProlongsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := newStill(t)
+		key, err := auth.SecretKey("", bytes.Repeat([]byte("k"), 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.server.keys, err = auth.NewKeyring(key); err != nil {
+			t.Fatal(err)
+		}
+		to := &slugSink{ended: make(chan *ending, 1)}
+		const lasts, events = 90 * time.Second, 2 * gateway.QueueFrames // 9 s each
+		s := v.session(to, true, lasts)
+		to.wrote = func(kind string) {
+			if kind != "token_expiring" {
+				return
+			}
+			now := time.Now()
+			token, err := v.server.keys.Mint(auth.Claims{
+				Kind: auth.KindStream, Account: true, IssuedAt: now, ExpiresAt: now.Add(time.Minute), SessionExpiresAt: now.Add(12 * time.Hour),
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			s.post(request{token: token})
+		}
+		to.slow.Store(true)
+		for range events {
+			v.log.put()
+		}
+		select {
+		case e := <-to.ended:
+			t.Fatalf("ended with %s after %v, wrote %v; want the whole replay", e.reason, time.Since(s.started), to.kinds)
+		case <-time.After((events + 5) * 9 * time.Second):
+		}
+		synctest.Wait()
+		if len(to.events) != events {
+			t.Errorf("%d events came, want all %d", len(to.events), events)
 		}
 	})
 }

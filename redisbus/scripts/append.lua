@@ -119,7 +119,8 @@ local function rarely()
     return table.concat(out)
   end
 
-  local function forget(subject)
+  -- Forgets what is old, or, when pushed, what there is no room for.
+  local function forget(subject, pushed)
     local kind, id = string.sub(subject, 1, 1), string.sub(subject, 2)
     call('ZREM', STATE_AT, subject)
     if kind == 'k' then call('HDEL', JOIN, subject) return end
@@ -131,6 +132,7 @@ local function rarely()
     if j[1] then
       local list = without(call('HGET', JOIN, 'l' .. j[1]) or '', id)
       if list == '' then call('HDEL', JOIN, 'l' .. j[1]) else call('HSET', JOIN, 'l' .. j[1], list) end
+      if pushed and call('HDEL', JOIN, 'k' .. j[1]) == 1 then call('ZREM', STATE_AT, 'k' .. j[1]) end
     end
   end
 
@@ -237,9 +239,16 @@ if seq % 16 < n then
     extra = extra - 1
   end
   if extra > 0 then
-    for _, subject in ipairs(call('ZRANGE', STATE_AT, 0, math.min(extra, most) - 1)) do
-      if subject ~= mark then rarely().forget(subject) end
+    -- All is known only of what was active later than the last to be pushed out.
+    local floor = tonumber(call('HGET', META, 'floor') or '0')
+    local pushed = call('ZRANGE', STATE_AT, 0, math.min(extra, most) - 1, 'WITHSCORES')
+    for i = 1, #pushed, 2 do
+      if pushed[i] ~= mark then
+        rarely().forget(pushed[i], true)
+        floor = math.max(floor, math.floor(tonumber(pushed[i + 1])) + 1)
+      end
     end
+    call('HSET', META, 'floor', string.format('%d', floor))
   end
 end
 local announced = ''
