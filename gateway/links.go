@@ -171,6 +171,9 @@ func (l *links) learn(id, invoice, customer string, epoch Epoch, out *outcome) b
 		order.Customer, learned = customer, true
 	}
 	if late {
+		if invoice == "" {
+			invoice = order.Invoice // what was logged before that was known has it now
+		}
 		l.join(&Join{Order: id, Invoice: invoice, Customer: order.Customer, Link: true}, epoch, out)
 		order.Seen = true
 	}

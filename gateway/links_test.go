@@ -60,6 +60,23 @@ func TestCustomerLearnedByAnEvent(t *testing.T) {
 	})
 }
 
+// What is handed on when the customer becomes known has the invoice that became
+// known before: a filter asks for both.
+func TestCustomerLearnedAfterTheInvoice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJoinSetup(t)
+		scope, err := Scope{Customer: "c"}.Narrow(Filter{Invoices: []string{"i"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub, c := live(t, j.n, scope)
+		j.u.emit(invoiceEvent(1, Keys{Order: "o"}), testEvent(2, Keys{Order: "o", Invoice: "i"}), testEvent(3, Keys{Order: "o", Customer: "c"}))
+		j.settle()
+		c.drain(sub)
+		wantIDs(t, "with the invoice", c.ids(), 2, 1, 3) // as snapshots are: the order first
+	})
+}
+
 func TestCustomerLearnedByALookUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJoinSetup(t)
@@ -190,6 +207,35 @@ func TestLookUpIsRepeatedUntilItIsAnswered(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A pleaseWait is how an upstream says that it is asked too much.
+type pleaseWait time.Duration
+
+func (pleaseWait) Error() string               { return "429" }
+func (w pleaseWait) RetryAfter() time.Duration { return time.Duration(w) }
+
+func TestLookUpsWaitForAsLongAsTheUpstreamAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJoinSetup(t)
+		const asked = 40 * time.Second
+		j.u.setRefusal(fmt.Errorf("order: %w", pleaseWait(asked)))
+		j.m.in.Ask(Ask{Order: "first"})
+		time.Sleep(time.Second)
+		j.u.setRefusal(nil)
+		for range 4 {
+			j.m.in.Ask(Ask{Order: "first"})
+			j.m.in.Ask(Ask{Order: "second"})
+			time.Sleep((asked - 2*time.Second) / 4)
+		}
+		if first, second := j.u.called("order first"), j.u.called("order second"); first != 1 || second != 0 {
+			t.Errorf("%d and %d look-ups by the end of what it asked for, want only the one that it refused", first, second)
+		}
+		time.Sleep(3 * time.Second)
+		if first, second := j.u.called("order first"), j.u.called("order second"); first != 2 || second != 1 {
+			t.Errorf("%d and %d look-ups after that, want one more of each", first, second)
+		}
+	})
 }
 
 // What one id is answered is not what the stream is worth; what two are, may be.
@@ -344,6 +390,28 @@ func TestAskedCustomerIsCompletedAndCovered(t *testing.T) {
 			t.Errorf("snapshot afterwards = %v, want the oldest first", orders)
 		}
 	})
+}
+
+// A customer of more orders than a snapshot covers is told that there are more,
+// though they were only looked up.
+func TestAskedCustomerOfManyOrdersIsToldThatThereAreMore(t *testing.T) {
+	for _, orders := range []int{MaxSnapshotOrders, MaxSnapshotOrders + 1} {
+		synctest.Test(t, func(t *testing.T) {
+			j := newJoinSetup(t)
+			for i := range orders {
+				j.u.knows(50+i, Keys{Order: fmt.Sprint("old", i), Customer: "c"})
+			}
+			if err := j.n.Ask(t.Context(), []Ask{{Customer: "c"}}); err != nil {
+				t.Fatal(err)
+			}
+			j.settle()
+			snap, err := j.n.Snapshot(t.Context(), Scope{Customer: "c"})
+			if more := orders > MaxSnapshotOrders; err != nil || !snap.Complete || snap.Truncated != more || len(snap.Frames) != MaxSnapshotOrders {
+				t.Errorf("snapshot of %d of %d orders: complete %v, truncated %v, %v; want complete, and truncated %v",
+					len(snap.Frames), orders, snap.Complete, snap.Truncated, err, more)
+			}
+		})
+	}
 }
 
 func TestAskWithoutLeadershipIsForgotten(t *testing.T) {

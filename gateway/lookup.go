@@ -18,6 +18,9 @@ const (
 	lookupEvery   = 20 * time.Millisecond
 	lookupTimeout = 10 * time.Second // of one look-up
 	lookupBackoff = time.Minute      // the longest wait between two tries
+	// lookupsHeld bounds how long one failure holds back all look-ups, unless the
+	// upstream asks for more: thousands of clients may wait for the same outage.
+	lookupsHeld = 8 * time.Second
 	// An order without customer is not asked for again, on behalf of events, for
 	// guestFor.
 	guestFor = time.Minute
@@ -76,6 +79,8 @@ type asks struct {
 	guests  map[string]time.Time // answered, but without customer
 	failing time.Time            // since when no look-up succeeds; zero while they do
 	broken  string               // the question that failing began with
+	held    time.Time            // until then the upstream is left alone
+	holds   int                  // in a row
 	odd     string               // the one question that alone got unusable answers
 	dropped int64
 	fed     chan struct{} // cap 1
@@ -145,6 +150,9 @@ func (a *asks) next(ctx context.Context) (*question, bool) {
 func (a *asks) pop(now time.Time) (*question, time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if wait := a.held.Sub(now); wait > 0 {
+		return nil, wait
+	}
 	for len(a.later) > 0 && !a.later[0].due.After(now) {
 		a.queueLocked(a.later[0])
 	}
@@ -199,14 +207,18 @@ func (a *asks) absent(q *question) (asked bool) {
 	return false
 }
 
-func (a *asks) succeededLocked() { a.failing, a.broken, a.odd = time.Time{}, "", "" }
+func (a *asks) succeededLocked() { a.failing, a.broken, a.odd, a.holds = time.Time{}, "", "", 0 }
 
 // failed asks again later, for as long as it takes. One question that the
 // upstream has no usable answer to is that question's affair; a second one makes
-// it the upstream's.
-func (a *asks) failed(q *question, unusable bool) {
+// it the upstream's. Any other failure holds all questions back, for longer each
+// time, and for as long as the upstream asked.
+func (a *asks) failed(q *question, unusable bool, after time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if !unusable {
+		a.holdLocked(after)
+	}
 	switch name := q.name(); {
 	case unusable && (a.odd == "" || a.odd == name):
 		a.odd = name
@@ -219,6 +231,17 @@ func (a *asks) failed(q *question, unusable bool) {
 	wait := min(time.Second<<min(q.failures, 6), lookupBackoff)
 	q.failures++
 	a.laterLocked(q, jitter(wait))
+}
+
+func (a *asks) holdLocked(after time.Duration) {
+	now := time.Now()
+	if !a.held.After(now) { // else it failed beside another
+		after = max(after, jitter(min(time.Second<<min(a.holds, 6), lookupsHeld)))
+		a.holds++
+	}
+	if until := now.Add(after); until.After(a.held) {
+		a.held = until
+	}
 }
 
 func (a *asks) laterLocked(q *question, d time.Duration) {
@@ -314,14 +337,20 @@ func (t *term) lookUp(ctx context.Context, q *question) {
 		} else {
 			t.in.out.Debug("look-up", "err", err)
 		}
-		t.in.asks.failed(q, unusable)
+		var asks interface{ RetryAfter() time.Duration }
+		after := time.Duration(0)
+		if errors.As(err, &asks) {
+			after = asks.RetryAfter()
+		}
+		t.in.asks.failed(q, unusable, after)
 	}
 }
 
 func (t *term) lookUpOnce(ctx context.Context, l *lookup) error {
 	l.found, l.done = nil, true
 	if l.ask.Customer != "" && l.ask.Order == "" {
-		found, err := t.in.src.OrdersOf(ctx, l.ask.Customer, MaxSnapshotOrders)
+		// One more than a snapshot covers, which then says that there are more.
+		found, err := t.in.src.OrdersOf(ctx, l.ask.Customer, MaxSnapshotOrders+1)
 		for _, o := range found {
 			if o.Event.Keys.Customer == l.ask.Customer {
 				l.found = append(l.found, o)

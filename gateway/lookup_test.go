@@ -35,7 +35,7 @@ func TestAsksInAnyOrder(t *testing.T) {
 					case n == 1:
 						a.absent(q)
 					default:
-						a.failed(q, r.IntN(2) == 0)
+						a.failed(q, r.IntN(2) == 0, rand.N(time.Minute))
 					}
 					return
 				}
@@ -80,5 +80,54 @@ func TestAskedWhileALookUpIsUnderWay(t *testing.T) {
 		if !done(q) {
 			t.Errorf("%s: the client is forgotten", name)
 		}
+	}
+}
+
+// An upstream that fails is not asked thousands of questions meanwhile.
+func TestFailureHoldsAllLookUpsBack(t *testing.T) {
+	for name, tt := range map[string]struct {
+		unusable    bool
+		after       time.Duration
+		least, most time.Duration // that the others wait after the first failure
+		fourth      time.Duration // and at least after the fourth in a row
+	}{
+		"fails":          {false, 0, time.Second / 2, time.Second, lookupsHeld / 2},
+		"asks for time":  {false, 30 * time.Second, 30 * time.Second, 30 * time.Second, 30 * time.Second},
+		"unusable alone": {true, 0, 0, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAsks()
+				held := func() time.Duration {
+					began := time.Now()
+					for range 10 { // workers at the same time count as one
+						q, _ := a.next(t.Context())
+						defer a.failed(q, tt.unusable, tt.after)
+					}
+					return time.Since(began)
+				}
+				for i := range 100 {
+					a.add(lookup{ask: Ask{Order: fmt.Sprint(i)}, asked: true})
+				}
+				if wait := held(); wait != 0 {
+					t.Errorf("the first waited for %v, want not at all", wait)
+				}
+				if wait := held(); wait < tt.least || wait > tt.most {
+					t.Errorf("the others waited for %v, want %v to %v", wait, tt.least, tt.most)
+				}
+				held()
+				held()
+				if wait := held(); wait < tt.fourth {
+					t.Errorf("after the fourth failure they waited for %v, want %v at least", wait, tt.fourth)
+				}
+				q, _ := a.next(t.Context())
+				a.answered(q, false)
+				time.Sleep(time.Minute)
+				held()
+				if wait := held(); wait > max(tt.most, time.Second) {
+					t.Errorf("after a success they waited for %v, want %v at most", wait, tt.most)
+				}
+			})
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 )
@@ -108,15 +109,38 @@ func (r *ring) after(seq, generation uint64, s *Scope) (items []*item, last uint
 	orders, customers := s.SelectedOrders(), s.SelectedCustomers()
 	switch {
 	case len(orders) == 1:
-		return r.chainLocked(seq, r.orders[orders[0]], func(l *link) uint64 { return l.prevOrder }), r.last, true
+		items = r.chainLocked(seq, r.orders[orders[0]], func(l *link) uint64 { return l.prevOrder })
+		if len(customers) == 1 { // whose look-up names no order
+			items = withLookUps(items, r.customerLocked(seq, customers[0]))
+		}
+		return items, r.last, true
 	case len(orders) == 0 && len(customers) == 1:
-		return r.chainLocked(seq, r.customers[customers[0]], func(l *link) uint64 { return l.prevCustomer }), r.last, true
+		return r.customerLocked(seq, customers[0]), r.last, true
 	}
 	last = min(r.last, seq+ringPage)
 	for n := seq + 1; n <= last; n++ {
 		items = append(items, r.slots[n%ringItems].item)
 	}
 	return items, last, true
+}
+
+func (r *ring) customerLocked(seq uint64, customer string) []*item {
+	return r.chainLocked(seq, r.customers[customer], func(l *link) uint64 { return l.prevCustomer })
+}
+
+// withLookUps returns an order's items with the look-ups of its customer's whole
+// chain, oldest first.
+func withLookUps(items, chain []*item) []*item {
+	n := len(items)
+	for _, it := range chain {
+		if it.covered != nil && it.keys.Order == "" {
+			items = append(items, it)
+		}
+	}
+	if len(items) > n {
+		slices.SortFunc(items, func(a, b *item) int { return cmp.Compare(a.pos.Seq, b.pos.Seq) })
+	}
+	return items
 }
 
 // chainLocked collects a chain from its newest item down to seq, oldest first.

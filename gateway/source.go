@@ -44,7 +44,9 @@ type Source interface {
 	// ErrGap when it cannot prove continuity from the cursor, else ctx's cause
 	// or the error of a sink method. On return its socket is closed.
 	Run(ctx context.Context, from UpstreamCursor, sink SourceSink) error
-	// Order fetches one order. ErrNotFound: the upstream does not know it.
+	// Order fetches one order. ErrNotFound: the upstream does not know it. An error
+	// of a look-up that has a method RetryAfter() time.Duration says for how long
+	// the upstream asks to be left alone.
 	Order(ctx context.Context, id string) (OrderInfo, error)
 	// OrderOfInvoice finds the order an invoice belongs to, ErrNotFound if none.
 	OrderOfInvoice(ctx context.Context, invoice string) (string, error)

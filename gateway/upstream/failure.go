@@ -57,6 +57,9 @@ type failure struct {
 
 func (f *failure) Error() string { return f.text }
 
+// RetryAfter is how long the upstream asked to be left alone, if it did.
+func (f *failure) RetryAfter() time.Duration { return f.after }
+
 // maxRetryAfter bounds what a server can make us wait.
 const maxRetryAfter = 10 * time.Minute
 

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/valyala/fasthttp"
@@ -100,6 +102,25 @@ func TestOrderFailures(t *testing.T) {
 				t.Errorf("Order()'s error holds a secret: %v", err)
 			}
 		})
+	}
+}
+
+// All look-ups tell how long the upstream asks to be left alone.
+func TestLookUpsTellWhatTheUpstreamAsksFor(t *testing.T) {
+	f := newFake(t)
+	f.onOther = func(c *fasthttp.RequestCtx) {
+		c.Response.Header.Set("Retry-After", "7")
+		c.SetStatusCode(http.StatusTooManyRequests)
+	}
+	s := newSource(t, f)
+	_, order := s.Order(t.Context(), "o1")
+	_, orders := s.OrdersOf(t.Context(), "c1", 10)
+	_, invoice := s.OrderOfInvoice(t.Context(), "i1")
+	for name, err := range map[string]error{"order": order, "orders": orders, "invoice": invoice} {
+		var asks interface{ RetryAfter() time.Duration }
+		if !errors.As(err, &asks) || asks.RetryAfter() != 7*time.Second {
+			t.Errorf("%s: %v does not tell of 7 s", name, err)
+		}
 	}
 }
 
