@@ -121,6 +121,7 @@ func TestBenchPrintsWhatItMeasuredUntilItFailed(t *testing.T) {
 // Clients on several nodes, and of a node that was started again, get all that
 // is theirs; and what Redis and the kernel tell is there to be tabled.
 func TestBenchMeasuresGrowth(t *testing.T) {
+	t.Parallel()
 	out, results := bench(t, "--self", "--quick", "orders", "nodes", "start")
 	figures := map[string][]string{
 		"orders": {"store_mib", "log_bytes_per_entry", "seen_bytes_per_entry", "bytes_per_order"},

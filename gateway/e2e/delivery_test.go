@@ -78,6 +78,7 @@ type client struct {
 }
 
 func TestEventsReachExactlyTheirOwnersOnBothNodes(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p := w.pepay
 	mine, other := p.order("cust_1"), p.order("cust_10")
@@ -170,6 +171,7 @@ func within(ids, want []string) []string {
 }
 
 func TestResumeOnAnotherNode(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p, a, b := w.pepay, w.nodes[0], w.nodes[1]
 	claims := map[string]any{"customer_id": "cust_1"}
@@ -221,6 +223,7 @@ func TestResumeOnAnotherNode(t *testing.T) {
 
 // A connection that dies anywhere resumes without a gap from what it holds.
 func TestResumeAfterACutAnywhere(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p, g := w.pepay, w.nodes[1]
 	m := g.mint(map[string]any{"customer_id": "cust_1"})
@@ -273,6 +276,7 @@ func TestResumeAfterACutAnywhere(t *testing.T) {
 }
 
 func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p := w.pepay
 	leader, others := leaderOf(t, w.nodes...)
@@ -346,6 +350,7 @@ func recordedIDs(p *pepay) []string {
 }
 
 func TestLeaderTerminated(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p := w.pepay
 	leader, others := leaderOf(t, w.nodes...)
@@ -405,6 +410,7 @@ func logTime(t testing.TB, g *gatewayProcess, msg string) time.Time {
 }
 
 func TestRedisRestartsEmpty(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p, g := w.pepay, w.nodes[1]
 	ws, sse := follow(t, g, map[string]any{"customer_id": "cust_1"})
@@ -457,6 +463,7 @@ func TestRedisRestartsEmpty(t *testing.T) {
 // Redis comes back at once, with what it had saved, and then nothing happens at
 // the shop: what it has lost is there again all the same, and once.
 func TestRedisComesBackOlder(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	ws, sse := follow(t, w.nodes[1], map[string]any{"customer_id": "cust_1"})
 	lifecycle(w.pepay, "cust_1")
@@ -510,6 +517,7 @@ func TestRedisComesBackOlder(t *testing.T) {
 // A page that only polls has no stream to ask for what the log lacks: polling
 // has to.
 func TestPolledOrderStateIsLookedUp(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	g := w.nodes[0]
 	o := w.pepay.order("cust_1", "silent", true, "status", "placed")
@@ -527,6 +535,7 @@ func subscribed(eventType string) bool {
 }
 
 func TestByteIdentity(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p, g := w.pepay, w.nodes[0]
 	ws, sse := follow(t, g, map[string]any{"customer_id": "cust_1"})
@@ -562,6 +571,7 @@ func TestByteIdentity(t *testing.T) {
 }
 
 func TestMinimalFramesReachTheirCustomer(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p, g := w.pepay, w.nodes[1]
 	p.control("faults", map[string]any{"minimal": true})
@@ -589,6 +599,7 @@ func TestMinimalFramesReachTheirCustomer(t *testing.T) {
 }
 
 func TestFirstInstallShowsOldOrders(t *testing.T) {
+	t.Parallel()
 	redis, p := startRedis(t), startPepay(t)
 	old := p.order("cust_1", "age_seconds", 3*24*3600, "status", "shipped", "silent", true)
 	g := startGateway(t, "node-a", redis, p)
@@ -624,6 +635,7 @@ func TestFirstInstallShowsOldOrders(t *testing.T) {
 // A client that behaves as Pepay's own: one token, since, REST backfill with the
 // token as key, and every ws_control read as a call to backfill.
 func TestPepaysOwnClientWorks(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p, g := w.pepay, w.nodes[0]
 	var answer struct {
@@ -700,6 +712,7 @@ func TestPepaysOwnClientWorks(t *testing.T) {
 }
 
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	g := w.nodes[0]
 	m := g.mint(map[string]any{"customer_id": "cust_1"})
@@ -746,6 +759,7 @@ func TestBadInput(t *testing.T) {
 }
 
 func TestBadFramesDoNotStopTheStream(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	p, g := w.pepay, w.nodes[0]
 	ops, _ := follow(t, g, map[string]any{})
@@ -770,6 +784,7 @@ func TestBadFramesDoNotStopTheStream(t *testing.T) {
 // A plain EventSource keeps the URL it was given. It must come back for as long
 // as the session lasts, long after the short token has expired.
 func TestSSEURLOutlivesTheToken(t *testing.T) {
+	t.Parallel()
 	w := startWorld(t)
 	g, p := w.nodes[0], w.pepay
 	m := g.mint(map[string]any{"customer_id": "cust_1", "ttl_seconds": 1, "session_seconds": 600})

@@ -12,6 +12,7 @@ import (
 
 // Four hundred clients dial a process that may have 256 files open.
 func TestFewDescriptorsAreKeptForWhoIsThere(t *testing.T) {
+	t.Parallel()
 	redis, p := startRedis(t), startPepay(t)
 	g := launchGatewayAs(t, []string{"sh", "-c", `ulimit -n 256 && exec "$0" serve`, program}, "node-a", redis, p,
 		"GATEWAY_LIMITS_CONNECTIONS_PER_TOKEN=0", "GATEWAY_LIMITS_CONNECTIONS_PER_CUSTOMER=0")

@@ -15,6 +15,7 @@ import (
 const devKey = "gwk_dev_local_only_0000000000"
 
 func TestTakenAddressSaysWhatToDo(t *testing.T) {
+	t.Parallel()
 	addr := freeAddr(t)
 	first := startSelf(t, []string{"dev", "--listen", addr, "--admin-listen", freeAddr(t)})
 	eventually(t, 20*time.Second, "dev answers", func() bool { return getStatus("http://"+addr+"/") == 200 })
@@ -30,6 +31,7 @@ func TestTakenAddressSaysWhatToDo(t *testing.T) {
 
 // Every curl that dev prints, and every one in the README, works as it stands.
 func TestPrintedCurlsWork(t *testing.T) {
+	t.Parallel()
 	addr, adminAddr := freeAddr(t), freeAddr(t)
 	p := startSelf(t, []string{"dev", "--listen", addr, "--admin-listen", adminAddr, "--rate", "2"})
 	eventually(t, 20*time.Second, "dev is ready", func() bool { return getStatus("http://"+adminAddr+"/readyz") == 200 })
@@ -67,6 +69,7 @@ func TestPrintedCurlsWork(t *testing.T) {
 // What a button of the shop does: the gateway drains, closes and listens again,
 // while Redis and the local Pepay stay as they are.
 func TestDevRestartsItsGatewayAlone(t *testing.T) {
+	t.Parallel()
 	storefront, ops := startDev(t)
 	ready := strings.TrimSuffix(ops, "ops/") + "readyz"
 	var placed struct {

@@ -97,6 +97,7 @@ func startNginx(t testing.TB, upstreams []string, extra string) *nginxProxy {
 }
 
 func TestStreamsThroughNginx(t *testing.T) {
+	t.Parallel()
 	redis, p := startRedis(t), startPepay(t)
 	g := startGateway(t, "node-a", redis, p)
 	g.waitLive()

@@ -129,6 +129,7 @@ func (s secrecy) fetch(t testing.TB, method, rawURL string, header map[string]st
 }
 
 func TestNoSecretIsEverPrinted(t *testing.T) {
+	t.Parallel()
 	const redisPassword, adminToken = "MARKER-redis-0123456789abcdef", "MARKER-admin-0123456789abcdef0123456789"
 	redis, p := startRedis(t), startPepay(t)
 	redis.tell(t, "CONFIG SET requirepass "+redisPassword)

@@ -114,6 +114,7 @@ func answers(t testing.TB, url, raw string) []int {
 }
 
 func TestNoRequestIsSmuggled(t *testing.T) {
+	t.Parallel()
 	redis, p := startRedis(t), startPepay(t)
 	g := startGateway(t, "node-a", redis, p)
 	t.Run("alone", func(t *testing.T) { probe(t, g, nil) })

@@ -30,6 +30,7 @@ func (g *gatewayProcess) processMetric(name string) float64 {
 // A subscription whose connection answers pings and brings nothing is as good as
 // none. The poll brings what it should have.
 func TestDeadSubscriptionHeals(t *testing.T) {
+	t.Parallel()
 	redis, p := startRedis(t), startPepay(t)
 	startGateway(t, "node-a", redis, p).waitLive()
 	wire := startProxy(t, redis.addr)
