@@ -7,8 +7,9 @@ import (
 const (
 	allowedHeaders = "Authorization, Last-Event-ID, If-None-Match, Content-Type"
 	streamStatus   = "Stream-Status"
+	streamSince    = "Stream-Since"
 	streamScope    = "Stream-Scope"
-	exposedHeaders = "ETag, Retry-After, " + streamStatus + ", " + streamScope
+	exposedHeaders = "ETag, Retry-After, " + streamStatus + ", " + streamSince + ", " + streamScope
 	preflightAge   = "7200" // seconds; browsers cap it there
 )
 

@@ -260,13 +260,17 @@ func (s *Server) answerState(c *fiber.Ctx, order string, snap gateway.ScopedSnap
 }
 
 // setStreamStatus tells a client that polls what a stream would tell it: how
-// fresh the answer is, also where it is that there is nothing.
+// fresh the answer is and, where it is not, since when; also where the answer is
+// that there is nothing.
 func (s *Server) setStreamStatus(c *fiber.Ctx, complete bool) {
 	health, _ := s.node.Health()
 	if health.State == gateway.Live && !complete {
-		health.State = gateway.CatchingUp
+		health = gateway.Health{State: gateway.CatchingUp, Since: time.Now()}
 	}
 	c.Set(streamStatus, string(health.State))
+	if health.State != gateway.Live {
+		c.Set(streamSince, strconv.FormatInt(health.Since.UnixMilli(), 10))
+	}
 }
 
 // matches says whether an If-None-Match names etag. The comparison is weak, as

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -262,9 +263,14 @@ func TestStreamStatusOfWhatIsNotThere(t *testing.T) {
 	r := newRig(t, nil)
 	r.publish("order_9", "bob")
 	r.cover("alice")
+	began := time.Now().UnixMilli()
 	status := func(path, token string) (int, string) {
 		resp, _ := r.answer("GET", path, "", "Authorization: Bearer "+token)
-		return resp.StatusCode, resp.Header.Get("Stream-Status")
+		status, since := resp.Header.Get("Stream-Status"), resp.Header.Get("Stream-Since")
+		if ms, err := strconv.ParseInt(since, 10, 64); status == "live" && since != "" || status != "live" && (err != nil || ms < began) {
+			t.Errorf("%s is %s since %q, want a time since this test began unless live", path, status, since)
+		}
+		return resp.StatusCode, status
 	}
 	for _, tt := range []struct{ path, token, want string }{
 		{"/api/v1/orders/order_1/state", r.token("", "order_1"), "catching_up"},
@@ -306,7 +312,7 @@ func TestCORS(t *testing.T) {
 		}
 		resp, _ = r.answer("GET", path, "", "Origin: "+shop)
 		if got := resp.Header.Get("Access-Control-Allow-Origin"); resp.StatusCode != 401 || got != shop ||
-			resp.Header.Get("Access-Control-Expose-Headers") != "ETag, Retry-After, Stream-Status, Stream-Scope" {
+			resp.Header.Get("Access-Control-Expose-Headers") != "ETag, Retry-After, Stream-Status, Stream-Since, Stream-Scope" {
 			t.Errorf("error of %s: %d, %v, want a 401 that the page may read", path, resp.StatusCode, resp.Header)
 		}
 	}

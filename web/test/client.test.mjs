@@ -495,9 +495,9 @@ const shown = (order, headers = {}) => [`/api/v1/orders/${order}/state`, { statu
 
 test('polling tells the worst of what it hears, also of an order that is not there', async (t) => {
   const env = new Env(t);
-  env.answers.set(...shown('o1', { 'Stream-Status': 'live' })).set('/api/v1/orders/o2/state', { status: 404, headers: { 'Stream-Status': 'stale' } });
+  env.answers.set(...shown('o1', { 'Stream-Status': 'live' })).set('/api/v1/orders/o2/state', { status: 404, headers: { 'Stream-Status': 'stale', 'Stream-Since': '7' } });
   const { stream } = await connect(t, { orderId: ['o1', 'o2'], transport: 'poll' });
-  assert.equal(stream.status, 'stale');
+  assert.deepEqual([stream.status, stream.since], ['stale', 7]);
   env.answers.set(...shown('o1', { 'Stream-Status': 'live' })).set(...shown('o2', { 'Stream-Status': 'catching_up' }));
   await env.pass(6_000);
   assert.equal(stream.status, 'catching_up');

@@ -114,11 +114,11 @@ export function createLine(options: ConnectOptions, owner: Owner): Line {
       const target = { url, minted, query: owner.query(), orders: owner.asked(), token };
       attempt.wire = wires[kind](target, {
         frame: (frame) => mine() && take(attempt, frame),
-        polled(events, cursor, status, scope) {
+        polled(events, cursor, scope, status, since) {
           if (!mine()) return;
           opened(attempt);
           owner.polled(events, cursor, scope);
-          if (mine()) owner.say(status, kind);
+          if (mine()) owner.say(status, kind, undefined, since);
         },
         closed: (code, retryMS) => mine() && closed(attempt, code, retryMS),
       });

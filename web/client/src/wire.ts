@@ -18,8 +18,8 @@ export interface Target {
 /** What a wire tells. After closed it tells nothing more. */
 export interface Sink {
   frame(frame: Frame): void;
-  /** Tells what a wire without frames has found, all of one moment, how fresh it is, and whose. */
-  polled(events: PepayEvent[], cursor: string, status: Status, scope: string): void;
+  /** Tells what a wire without frames has found, all of one moment, whose it is, how fresh, and since when. */
+  polled(events: PepayEvent[], cursor: string, scope: string, status: Status, since?: number): void;
   /** code is a WebSocket close code or an HTTP status; 1006 is what says nothing. */
   closed(code: number, retryMS?: number): void;
 }
@@ -89,6 +89,7 @@ export const openPoll: Open = ({ url, orders, query, token }, sink) => {
     const events: PepayEvent[] = [];
     let from: string | undefined; // the cursor of what was asked first: nothing of the rest is older
     let worst = 'live';
+    let since: number | undefined;
     let scope = '';
     try {
       const minted = await token();
@@ -109,10 +110,13 @@ export const openPoll: Open = ({ url, orders, query, token }, sink) => {
         from ??= (complete && cursor || '') as string;
         scope = header('Stream-Scope');
         const freshness = header('Stream-Status');
-        if (freshness !== 'live') worst = freshness || worst;
+        if (freshness !== 'live') {
+          worst = freshness || worst;
+          since = +header('Stream-Since') || since;
+        }
       }
       if (!open) return;
-      sink.polled(events, from!, worst as Status, scope);
+      sink.polled(events, from!, scope, worst as Status, since);
       setTimeout(round, about(globalThis.document?.hidden ? hiddenPollMS : pollMS));
     } catch (err) {
       end(err instanceof PepayGatewayError ? 401 : 1006);
