@@ -199,13 +199,23 @@ export class Shop {
     await this.move(order, 'payment_confirmed', 'payment_settled', 'placed', 'shipped', 'delivery_confirmed');
   }
 
+  // A gateway that cannot reach its log in time says 503, and is asked again.
+  async list(page) {
+    for (const end = Date.now() + 30_000; ;) {
+      const res = await fetch(page, { headers: { 'x-api-key': apiKey } });
+      if (res.ok) return res.json();
+      if (res.status !== 503 || Date.now() > end) throw new Error(`GET ${page}: ${res.status} ${await res.text()}`);
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+  }
+
   // The ids of everything that happened to this customer's orders.
   async ids() {
     const ids = [];
     for (let more = true; more;) {
       const page = new URL(`/api/v1/events?limit=100&customer_id=${this.customer}`, this.target);
       if (ids.length) page.searchParams.set('starting_after', ids.at(-1));
-      const { data } = await (await fetch(page, { headers: { 'x-api-key': apiKey } })).json();
+      const { data } = await this.list(page);
       ids.push(...data.data.map((event) => event.id));
       more = data.has_more;
     }
