@@ -207,7 +207,7 @@ type Snapshot struct {
 	States    []Event  // oldest first, with the keys the log knows now
 	Missing   []string // orders whose state is not known
 	Uncovered bool     // the customer may have older orders that are not known
-	Truncated bool     // there are more than MaxSnapshotOrders
+	Truncated bool     // there are more than MaxSnapshotOrders, or than the log had room for
 }
 
 // An Ask names an order or a customer whose state is not complete.

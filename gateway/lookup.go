@@ -211,12 +211,12 @@ func (a *asks) succeededLocked() { a.failing, a.broken, a.odd, a.holds = time.Ti
 
 // failed asks again later, for as long as it takes. One question that the
 // upstream has no usable answer to is that question's affair; a second one makes
-// it the upstream's. Any other failure holds all questions back, for longer each
-// time, and for as long as the upstream asked.
+// it the upstream's. While more than one fails, all questions are held back, for
+// longer each time; and for as long as the upstream asks.
 func (a *asks) failed(q *question, unusable bool, after time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !unusable {
+	if other := !a.failing.IsZero() && a.broken != q.name(); after > 0 || other && !unusable {
 		a.holdLocked(after)
 	}
 	switch name := q.name(); {
@@ -349,8 +349,7 @@ func (t *term) lookUp(ctx context.Context, q *question) {
 func (t *term) lookUpOnce(ctx context.Context, l *lookup) error {
 	l.found, l.done = nil, true
 	if l.ask.Customer != "" && l.ask.Order == "" {
-		// One more than a snapshot covers, which then says that there are more.
-		found, err := t.in.src.OrdersOf(ctx, l.ask.Customer, MaxSnapshotOrders+1)
+		found, err := t.in.src.OrdersOf(ctx, l.ask.Customer, MaxSnapshotOrders)
 		for _, o := range found {
 			if o.Event.Keys.Customer == l.ask.Customer {
 				l.found = append(l.found, o)

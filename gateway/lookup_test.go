@@ -131,3 +131,27 @@ func TestFailureHoldsAllLookUpsBack(t *testing.T) {
 		})
 	}
 }
+
+// One question that the upstream has no answer to, asked again and again, is no
+// reason to keep the others waiting.
+func TestOneQuestionThatFailsHoldsNobodyBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAsks()
+		for i := range 20 {
+			a.add(lookup{ask: Ask{Order: "broken"}, asked: true})
+			q, _ := a.next(t.Context())
+			a.failed(q, false, 0)
+			began := time.Now()
+			a.add(lookup{ask: Ask{Order: fmt.Sprint(i)}, asked: true})
+			q, _ = a.next(t.Context())
+			if wait := time.Since(began); wait != 0 || q.ask.Order == "broken" {
+				t.Fatalf("after %d failures of one question %q came after %v, want the other at once", i+1, q.ask.Order, wait)
+			}
+			if i%2 == 0 {
+				a.answered(q, false)
+			} else {
+				a.absent(q)
+			}
+		}
+	})
+}

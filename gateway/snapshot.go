@@ -11,7 +11,7 @@ type ScopedSnapshot struct {
 	Pos       Position
 	Frames    []*Frame // oldest first, without cursors
 	Complete  bool     // nothing in scope is known to be missing
-	Truncated bool     // there are more orders than a snapshot covers
+	Truncated bool     // there are more orders than a snapshot covers, or the log has room for
 	Asks      []Ask    // what to Ask for, to become complete
 }
 

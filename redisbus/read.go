@@ -181,7 +181,7 @@ func (b *Bus) Snapshot(ctx context.Context, orders []string, customer string) (g
 	s := gateway.Snapshot{
 		Pos: gateway.Position{Epoch: epoch, Seq: uint64(number(r, 2))}, Key: text(r, 3),
 		Uncovered: customer != "" && number(r, 5) == 0 && number(r, 4) < stateMaxAge.Milliseconds(),
-		Truncated: number(r, 6) == 1,
+		Truncated: number(r, 6) == 1 || len(orders) == 0 && number(r, 8) >= 0 && number(r, 8) < stateMaxAge.Milliseconds(),
 	}
 	var states []state
 	for _, raw := range list(r, 7) {

@@ -175,62 +175,71 @@ func TestStateWithoutNewsIsForgotten(t *testing.T) {
 	})
 }
 
-// What was pushed out for want of room is not known any more, and nobody is told
-// that it is.
-func TestCustomerOfAnOrderThatWasPushedOutIsNotCovered(t *testing.T) {
-	const most = 20
+// Where orders had to go for want of room, and not for their age, a customer is told
+// that there may be more.
+func TestSnapshotTellsThatOrdersWerePushedOut(t *testing.T) {
+	const most, day = 20, 24 * time.Hour
 	eachStore(t, Config{MaxOrders: most}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})
 		n := 0
-		appendOne := func(order, customer string) {
+		fill := func(upTo int, customer string) {
 			t.Helper()
-			n++
-			mustAppend(t, b, term, uint64(n-1), event(n, gateway.Keys{Order: order, Customer: customer}))
+			for ; n < upTo; n++ {
+				mustAppend(t, b, term, uint64(n), event(n+1, gateway.Keys{Order: fmt.Sprint("o", n), Customer: customer}))
+			}
 		}
 		aged := func(member string, age time.Duration) {
 			t.Helper()
-			at := redis.Z{Score: float64(time.Now().Add(-age).UnixMilli()), Member: member}
+			at := redis.Z{Score: float64(time.Now().Add(-age).UnixMilli()) + 0.5, Member: member}
 			if err := b.client.ZAdd(t.Context(), "{rt:test}:state_at", at).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		uncovered := func(when string, want map[string]bool) {
+		truncated := func(when string, want bool) {
 			t.Helper()
-			for customer, want := range want {
-				if s, err := b.Snapshot(t.Context(), nil, customer); err != nil || s.Uncovered != want {
-					t.Errorf("%s: customer %q uncovered %v, %v; want %v", when, customer, s.Uncovered, err, want)
-				}
+			if s, err := b.Snapshot(t.Context(), nil, "c1"); err != nil || s.Truncated != want {
+				t.Errorf("%s: truncated %v, %v; want %v", when, s.Truncated, err, want)
+			}
+			if s, err := b.Snapshot(t.Context(), []string{"o3"}, "c1"); err != nil || s.Truncated {
+				t.Errorf("%s: truncated %v, %v, of one order; want false", when, s.Truncated, err)
 			}
 		}
-		const day = 24 * time.Hour
-		if err := b.client.HSet(t.Context(), "{rt:test}:meta", "floor", time.Now().Add(-stateMaxAge-day).UnixMilli()).Err(); err != nil {
+		fill(15, "c1")
+		aged("oo0", stateMaxAge+day)
+		fill(16, "c1") // the sixteenth trims
+		truncated("forgotten for its age", false)
+		for i := range 12 { // in front of all orders: these are looked-up customers
+			aged(fmt.Sprint("kcustomer", i), stateMaxAge-day)
+		}
+		fill(32, "c1") // 31 orders and 12 customers: 23 too many
+		truncated("pushed out", true)
+		if err := b.client.HSet(t.Context(), "{rt:test}:meta", "pushed", time.Now().Add(-stateMaxAge-day).UnixMilli()).Err(); err != nil {
 			t.Fatal(err)
 		}
-		for _, customer := range []string{"old", "pushed", "looked up", "kept"} {
-			appendOne("of "+customer, customer)
+		truncated("pushed out long ago", false)
+		acquire(t, b, gateway.AcquireRequest{Previous: term.Fence, NewHistory: true})
+		if had := b.client.HExists(t.Context(), "{rt:test}:meta", "pushed").Val(); had {
+			t.Error("a new history knows of orders that were pushed out")
 		}
-		for _, customer := range []string{"looked up", "kept"} {
-			n++
-			join := []gateway.Record{{ID: "join " + customer, Join: &gateway.Join{Customer: customer, Covered: true}}}
-			if _, err := b.Append(t.Context(), term, uint64(n-1), join, gateway.UpstreamCursor{}); err != nil {
+	})
+}
+
+// Customers who were looked up are no orders.
+func TestSnapshotTellsNothingOfCustomersPushedOut(t *testing.T) {
+	eachStore(t, Config{MaxOrders: 20}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		for i := range 30 {
+			at := redis.Z{Score: float64(time.Now().Add(-time.Hour).UnixMilli()), Member: fmt.Sprint("kcustomer", i)}
+			if err := b.client.ZAdd(t.Context(), "{rt:test}:state_at", at).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		aged("oof old", stateMaxAge+time.Hour)
-		aged("oof pushed", 20*day)
-		aged("oof looked up", 10*day)
-		aged("oof kept", -day)
-		for _, customer := range []string{"looked up", "kept"} {
-			aged("k"+customer, -day)
+		for n := range 16 {
+			mustAppend(t, b, term, uint64(n), event(n+1, gateway.Keys{Order: fmt.Sprint("o", n), Customer: "c1"}))
 		}
-		for n < 16 { // the sixteenth trims, by age alone
-			appendOne(fmt.Sprint("o", n), "others")
+		if s, err := b.Snapshot(t.Context(), nil, "c1"); err != nil || s.Truncated || len(s.States) != 16 {
+			t.Errorf("truncated %v of %d states, %v; want all 16", s.Truncated, len(s.States), err)
 		}
-		uncovered("with room for all", map[string]bool{"old": false, "pushed": false, "looked up": false, "kept": false, "new": false})
-		for n < 32 {
-			appendOne(fmt.Sprint("o", n), "others")
-		}
-		uncovered("pushed out", map[string]bool{"pushed": true, "looked up": true, "kept": false, "new": true})
 	})
 }
 

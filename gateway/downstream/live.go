@@ -42,6 +42,7 @@ func (s *session) catchUp() error {
 	for {
 		err := s.sub.CatchUp(s.ctx, s.write)
 		var reset *gateway.ResetError
+		var end *ending
 		switch {
 		case err == nil:
 			if s.replaying {
@@ -52,6 +53,8 @@ func (s *session) catchUp() error {
 			return context.Cause(s.ctx)
 		case s.broken:
 			return errBroken
+		case errors.As(err, &end): // what the client sent meanwhile
+			return end
 		case errors.Is(err, gateway.ErrBusy):
 			return turnedAway(errOverloaded)
 		case errors.As(err, &reset):
@@ -236,13 +239,13 @@ func (s *session) write(f *gateway.Frame) error {
 }
 
 func (s *session) writeEvent(f *gateway.Frame) error {
-	if err := s.wrote(s.sink.event(f, s.incomplete())); err != nil {
-		return err
-	}
-	if s.mayBlock { // this may be a long replay
+	if s.mayBlock { // this may be a long replay; not behind the event, which may take its time
 		if err := s.pingInTime(); err != nil {
 			return err
 		}
+	}
+	if err := s.wrote(s.sink.event(f, s.incomplete())); err != nil {
+		return err
 	}
 	s.frames++
 	s.server.counts.frames.Add(1)

@@ -262,47 +262,76 @@ func TestSessionEndsInTheMidstOfWrites(t *testing.T) {
 }
 
 // A replay may take longer than the session: the client is told in time that it
-// ends, and the token it sends then counts.
-func TestTokenInTheMidstOfAReplayProlongsTheSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := newStill(t)
-		key, err := auth.SecretKey("", bytes.Repeat([]byte("k"), 32))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if v.server.keys, err = auth.NewKeyring(key); err != nil {
-			t.Fatal(err)
-		}
-		to := &slugSink{ended: make(chan *ending, 1)}
-		const lasts, events = 90 * time.Second, 2 * gateway.QueueFrames // 9 s each
-		s := v.session(to, true, lasts)
-		to.wrote = func(kind string) {
-			if kind != "token_expiring" {
-				return
-			}
+// ends, and the token it sends then counts, as it does at any other time.
+func TestTokenInTheMidstOfAReplay(t *testing.T) {
+	for name, tt := range map[string]struct {
+		token  func(*auth.Keyring) (string, error)
+		reason string // of the end; "" for none
+	}{
+		"good": {func(keys *auth.Keyring) (string, error) {
 			now := time.Now()
-			token, err := v.server.keys.Mint(auth.Claims{
+			return keys.Mint(auth.Claims{
 				Kind: auth.KindStream, Account: true, IssuedAt: now, ExpiresAt: now.Add(time.Minute), SessionExpiresAt: now.Add(12 * time.Hour),
 			})
-			if err != nil {
-				t.Error(err)
-			}
-			s.post(request{token: token})
+		}, ""},
+		"bad": {func(*auth.Keyring) (string, error) { return "no.good.token", nil }, errTokenInvalid.code},
+		"another's": {func(keys *auth.Keyring) (string, error) {
+			now := time.Now()
+			return keys.Mint(auth.Claims{
+				Kind: auth.KindStream, Customer: "bob", IssuedAt: now, ExpiresAt: now.Add(time.Minute), SessionExpiresAt: now.Add(time.Hour),
+			})
+		}, errWiderToken.code},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { replayWithToken(t, tt.token, tt.reason) })
+		})
+	}
+}
+
+func replayWithToken(t *testing.T, mint func(*auth.Keyring) (string, error), reason string) {
+	v := newStill(t)
+	key, err := auth.SecretKey("", bytes.Repeat([]byte("k"), 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.server.keys, err = auth.NewKeyring(key); err != nil {
+		t.Fatal(err)
+	}
+	to := &slugSink{ended: make(chan *ending, 1)}
+	// 9 s each, and the queue is full before the end: the rest is a replay.
+	const lasts, events = 20 * time.Minute, 4 * gateway.QueueFrames
+	s := v.session(to, true, lasts)
+	to.wrote = func(kind string) {
+		if kind != "token_expiring" {
+			return
 		}
-		to.slow.Store(true)
-		for range events {
-			v.log.put()
+		token, err := mint(v.server.keys)
+		if err != nil {
+			t.Error(err)
 		}
-		select {
-		case e := <-to.ended:
-			t.Fatalf("ended with %s after %v, wrote %v; want the whole replay", e.reason, time.Since(s.started), to.kinds)
-		case <-time.After((events + 5) * 9 * time.Second):
+		s.post(request{token: token})
+	}
+	to.slow.Store(true)
+	for range events {
+		v.log.put()
+	}
+	select {
+	case e := <-to.ended:
+		if e.reason != reason || time.Since(s.started) >= lasts {
+			t.Fatalf("ended with %s after %v and %d events, want %q", e.reason, time.Since(s.started), len(to.events), reason)
 		}
-		synctest.Wait()
-		if len(to.events) != events {
-			t.Errorf("%d events came, want all %d", len(to.events), events)
+	case <-time.After((events + 5) * 9 * time.Second):
+		if reason != "" || len(to.events) != events {
+			t.Errorf("%d events came and no end, want %d and %q", len(to.events), events, reason)
 		}
-	})
+	}
+	seen := map[string]bool{}
+	for _, id := range to.events {
+		if seen[id] {
+			t.Errorf("%s came twice", id)
+		}
+		seen[id] = true
+	}
 }
 
 // The wheel turns by the monotonic clock: what is due by the wall clock must

@@ -118,7 +118,8 @@ func (w *window) oldestFirst() []entry {
 	return kept
 }
 
-// walk goes from the newest event to the first one below floor.
+// walk goes from the newest event to a page of which all is below floor: a single
+// old one may have been committed late.
 func (b *backfill) walk(ctx context.Context, floor int64, handed map[string]struct{}) (*window, error) {
 	w := &window{}
 	query := url.Values{"created[gte]": {strconv.FormatInt(floor, 10)}}
@@ -130,17 +131,19 @@ func (b *backfill) walk(ctx context.Context, floor int64, handed map[string]stru
 		if err != nil {
 			return nil, err
 		}
+		old := len(p.entries) > 0
 		for _, e := range p.entries {
 			w.met = w.met || reaches(e, b.from)
 			if e.created > 0 && e.created < floor {
-				return w, nil
+				continue
 			}
+			old = false
 			if _, ok := handed[e.ID]; ok || e.skip || !gateway.MatchType(b.types, e.Type) {
 				continue
 			}
 			w.add(e, b.tune.windowEvents, b.tune.windowBytes)
 		}
-		if !p.more {
+		if old || !p.more {
 			return w, nil
 		}
 		if p.last == "" || p.last == query.Get("starting_after") {

@@ -100,7 +100,7 @@ func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
 // putNext hands over events, each with the cursor that holds after it.
 func (r *run) putNext(ctx context.Context, entries []entry, listed, more bool) error {
 	return r.put(ctx, entries, listed, more, func(e entry) gateway.UpstreamCursor {
-		if e.cursor.IsZero() {
+		if !r.moves(e) {
 			return r.cursor
 		}
 		r.newest = e.cursor
@@ -109,6 +109,28 @@ func (r *run) putNext(ctx context.Context, entries []entry, listed, more bool) e
 		}
 		return r.cursor
 	})
+}
+
+// moves says whether the cursor goes where e is. Not to a time that has not come,
+// from where everything until then would count as had; nor far back, to an event
+// that comes again.
+func (r *run) moves(e entry) bool {
+	switch {
+	case e.cursor.IsZero():
+		return false
+	case r.ahead(e.created):
+		if !r.warned {
+			r.warned = true
+			r.log.Warn("an event is ahead of the upstream's own clock: the cursor does not follow it", "id", e.ID, "created", e.created)
+		}
+		return false
+	}
+	return r.newest.IsZero() || e.created >= r.newest.Created-int64(r.tune.stepBack/time.Second)
+}
+
+// ahead says whether a second is in the future, by the upstream's clock.
+func (r *run) ahead(created int64) bool {
+	return !r.clock.IsZero() && created > r.clock.Add(time.Since(r.opened)+r.tune.future).Unix()
 }
 
 // put hands over events, listed by REST or brought by the stream.

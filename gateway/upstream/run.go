@@ -23,19 +23,24 @@ type run struct {
 	*Source
 	mu     sync.Mutex // held while events are handed over: the other waits, as the upstream does
 	failed error      // why handling a frame ended the stream
+	warned bool       // of an event from the future
 	sink   gateway.SourceSink
 	health gateway.Health
 	opened time.Time // of this connection; zero until it is open
 	away   bool      // the upstream did not answer when last looked for
 
-	cursor   gateway.UpstreamCursor // the last one handed to sink
-	newest   gateway.UpstreamCursor // of the last event from the stream, while debt holds cursor back
-	floor    int64                  // sweeps of this connection look back to it
-	coldTime int64                  // where a run without cursor starts; fixed by its first connection
-	began    int64                  // when the log's history began, as far as is known; else 0
-	noted    bool                   // the log knows of that
-	afresh   bool                   // the stream replays nothing: what it brings happens now
-	recent   recent
+	cursor    gateway.UpstreamCursor // the last one handed to sink
+	newest    gateway.UpstreamCursor // of the last event from the stream, while something holds cursor back
+	floor     int64                  // nothing older is listed by this connection
+	coldTime  int64                  // where a run without cursor starts; fixed by its first connection
+	bare      bool                   // the log had no cursor
+	began     int64                  // when the log's history began, as far as is known; else 0
+	noted     bool                   // the log knows of that
+	afresh    bool                   // the stream replays nothing: what it brings happens now
+	clock     time.Time              // the upstream's, when this connection opened; zero if it does not say
+	replaying bool                   // the replay alone proves continuity, and is not handed over yet
+	looks     []look                 // still to be had
+	recent    recent
 
 	debt   *debt     // owed and not begun
 	paying bool      // a sweep that pays one is under way
@@ -46,6 +51,16 @@ type run struct {
 
 	poison   int // frames beyond the limit at
 	poisonAt string
+}
+
+func newRun(s *Source, from gateway.UpstreamCursor, sink gateway.SourceSink) *run {
+	r := &run{Source: s, sink: sink, cursor: from, newest: from, bare: from.IsZero(), began: from.Began, noted: true}
+	r.cursor.Began, r.newest.Began = 0, 0
+	if n := len(s.tune.sweeps); n > 0 && !from.IsZero() {
+		// Whoever led before may have ended short of its last look.
+		r.looks = []look{{floor: from.Created - int64((s.tune.overlap+s.tune.sweeps[n-1])/time.Second)}}
+	}
+	return r
 }
 
 func (r *run) report(state gateway.State, reason string) {
@@ -83,6 +98,7 @@ func (r *run) connectOnce(ctx context.Context) error {
 	r.count.connects.Add(1)
 	r.recent = recent{}
 	r.debt, r.paying, r.paidAt = nil, false, time.Time{} // the cursor stood still, so catching up pays
+	r.replaying = false                                  // likewise
 	r.report(gateway.CatchingUp, "backfill")
 	if err := r.catchUp(ctx, st, now); err != nil {
 		return err
@@ -91,7 +107,7 @@ func (r *run) connectOnce(ctx context.Context) error {
 }
 
 // open mints and dials. It returns the time by the upstream's clock, or by ours
-// when it does not say.
+// when it does not say, and notes which.
 func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 	token, now := secret{}, time.Time{}
 	if !r.byKey {
@@ -112,7 +128,7 @@ func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 	if !date.IsZero() {
 		now = date
 	}
-	if now.IsZero() {
+	if r.clock = now; now.IsZero() {
 		now = time.Now()
 	}
 	return st, now, nil
@@ -124,29 +140,45 @@ func (r *run) catchUp(ctx context.Context, st *stream, now time.Time) error {
 	if r.coldTime == 0 {
 		r.coldTime = now.Add(-r.backfill).Unix()
 	}
+	if r.ahead(r.cursor.Created) {
+		r.cursor, r.newest = gateway.UpstreamCursor{}, gateway.UpstreamCursor{} // it says nothing of where we are
+	}
 	from := r.cursor
 	if from.IsZero() && r.began == 0 {
 		r.began, r.noted = now.Unix(), false
 	}
-	r.floor = r.coldTime
-	if !from.IsZero() {
-		r.floor = from.Created - int64(r.tune.overlap/time.Second)
+	floor := r.coldTime
+	switch {
+	case !from.IsZero():
+		floor = from.Created - int64(r.tune.overlap/time.Second)
+	case r.bare: // nobody before in this history had a cursor, whenever it began
+		floor = min(floor, r.began-int64(r.backfill/time.Second))
 	}
-	r.floor = max(r.floor, 0)
+	r.floor = max(r.lowest(floor), 0)
+	began := time.Now()
 	b := &backfill{
 		Source: r.Source, from: from, floor: r.floor,
-		found: func(met bool) error { return r.prove(ctx, met, from, st.held) },
-		hand:  func(es []entry) error { return r.putBackfill(ctx, es) },
+		found: func(met bool) (err error) {
+			r.replaying, err = r.prove(ctx, met, from, st.held)
+			return err
+		},
+		hand: func(es []entry) error { return r.putBackfill(ctx, es) },
 		again: func(f *failure) error {
 			r.report(gateway.CatchingUp, f.class.reason())
 			return unlessEnded(st, f)
 		},
 	}
 	last, err := b.runTwice(ctx)
-	if last > r.floor {
-		r.floor = max(r.floor, last-int64(r.tune.overlap/time.Second)) // the windows before are settled
+	if err != nil {
+		return err
 	}
-	return err
+	r.had(began)
+	if last > r.floor {
+		floor = max(floor, last-int64(r.tune.overlap/time.Second)) // the windows before are settled
+	}
+	r.lookAgain(r.opened, floor)
+	r.floor = max(r.lowest(floor), 0)
+	return nil
 }
 
 // runTwice is run with a second look before it calls something a gap: REST may
@@ -179,19 +211,19 @@ func unlessEnded(st *stream, f *failure) error {
 
 // prove returns errUnproven unless everything since from is known to be within
 // reach: REST listed it or something older, still has something that old, or
-// the stream's replay began there.
-func (s *Source) prove(ctx context.Context, met bool, from gateway.UpstreamCursor, replay func() []frame) error {
+// the stream's replay began there. It says whether only the last is so.
+func (s *Source) prove(ctx context.Context, met bool, from gateway.UpstreamCursor, replay func() []frame) (byReplay bool, err error) {
 	if met || from.IsZero() {
-		return nil
+		return false, nil
 	}
 	held, err := s.retains(ctx, from)
-	if err != nil {
-		return err
+	if held || err != nil {
+		return false, err
 	}
-	if held || replayReaches(replay(), from) {
-		return nil
+	if replayReaches(replay(), from) {
+		return true, nil
 	}
-	return errUnproven
+	return false, errUnproven
 }
 
 // replayReaches says whether a replay goes back to from without a word of
@@ -224,14 +256,14 @@ func (r *run) live(ctx context.Context, st *stream) error {
 	}
 	due := time.NewTimer(0)
 	defer due.Stop()
-	pending := r.tune.sweeps
-	job := &sweep{} // at most one at a time; without channels: none
+	job := &sweep{}                // at most one at a time; without channels: none
+	defer func() { r.owes(job) }() // what it has not done, another connection does
 	for {
 		if err := r.stand(st); err != nil {
 			return err
 		}
 		if job.done == nil {
-			r.arm(due, pending)
+			r.arm(due)
 		}
 		select {
 		case <-ctx.Done():
@@ -247,8 +279,7 @@ func (r *run) live(ctx context.Context, st *stream) error {
 			}
 			job = &sweep{}
 		case <-due.C:
-			job, pending = r.nextSweep(ctx, st, pending)
-			if job.done != nil {
+			if job = r.nextSweep(ctx, st); job.done != nil {
 				wg.Go(func() { job.run(ctx) })
 			}
 		}
@@ -261,6 +292,7 @@ func (r *run) takeHeld(ctx context.Context, st *stream) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	held := st.handTo(func(frames []frame, more bool) error { return r.takeRead(ctx, st, frames, more) })
+	r.replaying = false // the cursor follows the replay from here
 	r.failed = r.handle(ctx, held, true)
 	return r.failed
 }
@@ -300,4 +332,4 @@ func (r *run) stand(st *stream) error {
 	return nil
 }
 
-func (r *run) holdsCursor() bool { return r.debt != nil || r.paying }
+func (r *run) holdsCursor() bool { return r.debt != nil || r.paying || r.replaying }

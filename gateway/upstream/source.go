@@ -159,6 +159,8 @@ type tuning struct {
 	silence time.Duration // U2: at most 2.5 × ping
 
 	overlap      time.Duration // how late the upstream may commit an event
+	stepBack     time.Duration // by how much an event that comes again may move the cursor back
+	future       time.Duration // how far an event may be ahead of the upstream's own clock
 	clocks       time.Duration // how far those of the upstream's hosts may be apart, and what cutting to seconds takes
 	recheck      time.Duration // REST may lag the stream: look twice before calling it a gap
 	sweeps       []time.Duration
@@ -178,6 +180,8 @@ func defaultTuning() tuning {
 		silence: 25 * time.Second,
 
 		overlap:      60 * time.Second,
+		stepBack:     time.Hour,
+		future:       15 * time.Minute,
 		clocks:       2 * time.Second,
 		recheck:      2 * time.Second,
 		sweeps:       []time.Duration{2 * time.Second, 30 * time.Second},
@@ -191,8 +195,7 @@ func defaultTuning() tuning {
 // Run implements gateway.Source.
 func (s *Source) Run(ctx context.Context, from gateway.UpstreamCursor, sink gateway.SourceSink) error {
 	defer s.client.CloseIdleConnections()
-	r := &run{Source: s, sink: sink, cursor: from, began: from.Began, noted: true}
-	r.cursor.Began = 0
+	r := newRun(s, from, sink)
 	wait := s.tune.backoff
 	for {
 		r.opened = time.Time{}

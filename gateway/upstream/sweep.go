@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"pepay-gateway/gateway"
@@ -26,14 +27,50 @@ func (r *run) owe(truncated bool) {
 	r.debt.truncated = r.debt.truncated || truncated
 }
 
+// A look is owed: REST may show an event later than it happened, so what lies
+// behind floor is listed once more, not before that time.
+type look struct {
+	at    time.Time
+	floor int64 // unix seconds
+}
+
+// lookAgain owes the looks that follow a listing from floor.
+func (r *run) lookAgain(after time.Time, floor int64) {
+	for _, d := range r.tune.sweeps {
+		r.looks = append(r.looks, look{after.Add(d), floor})
+	}
+}
+
+// lowest is where a listing that does for all looks, and for floor, begins.
+func (r *run) lowest(floor int64) int64 {
+	for _, l := range r.looks {
+		floor = min(floor, l.floor)
+	}
+	return floor
+}
+
+// had drops the looks that a listing from the lowest floor does for, which began then.
+func (r *run) had(began time.Time) {
+	r.looks = slices.DeleteFunc(r.looks, func(l look) bool { return !l.at.After(began) })
+}
+
+// owes takes back the looks of a sweep that did not end well.
+func (r *run) owes(j *sweep) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.looks = append(r.looks, j.looks...)
+}
+
 // arm sets t to when the next sweep is due.
-func (r *run) arm(t *time.Timer, pending []time.Duration) {
+func (r *run) arm(t *time.Timer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.Stop()
 	var at time.Time
-	if len(pending) > 0 {
-		at = r.opened.Add(pending[0])
+	for _, l := range r.looks {
+		if at.IsZero() || l.at.Before(at) {
+			at = l.at
+		}
 	}
 	if r.debt != nil && (at.IsZero() || r.debt.due.Before(at)) {
 		at = r.debt.due
@@ -48,46 +85,60 @@ func (r *run) arm(t *time.Timer, pending []time.Duration) {
 type sweep struct {
 	backfill *backfill
 	debt     *debt                  // that it pays, or nil
+	looks    []look                 // that it is
 	mark     gateway.UpstreamCursor // what the stream had brought when it began
 	found    chan []entry
 	done     chan error
 }
 
-// nextSweep makes the sweep that is due and returns the ones still pending.
-func (r *run) nextSweep(ctx context.Context, st *stream, pending []time.Duration) (*sweep, []time.Duration) {
+// nextSweep makes the sweep that is due, if one is.
+func (r *run) nextSweep(ctx context.Context, st *stream) *sweep {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	j := &sweep{found: make(chan []entry), done: make(chan error, 1), mark: r.newest}
 	j.backfill = &backfill{
-		Source: r.Source, floor: r.floor,
-		found: func(bool) error { return nil },
-		hand:  func(es []entry) error { return j.hand(ctx, es) },
-		again: func(f *failure) error { return unlessEnded(st, f) },
-		has:   r.handed,
+		Source: r.Source,
+		found:  func(bool) error { return nil },
+		hand:   func(es []entry) error { return j.hand(ctx, es) },
+		again:  func(f *failure) error { return unlessEnded(st, f) },
+		has:    r.handed,
 	}
 	if r.debt != nil && !now.Before(r.debt.due) {
 		j.debt, r.debt = r.debt, nil
 		r.paying, r.paidAt = true, now
 		from := r.cursor
-		j.backfill.from = from
+		floor := r.floor
 		if !from.IsZero() {
-			j.backfill.floor = max(from.Created-int64(r.tune.overlap/time.Second), 0)
+			floor = max(from.Created-int64(r.tune.overlap/time.Second), 0)
 		}
+		j.backfill.from, j.backfill.floor, r.floor = from, floor, min(r.floor, floor)
 		if j.debt.truncated {
-			none := func() []frame { return nil }
-			j.backfill.found = func(met bool) error { return r.prove(ctx, met, from, none) }
+			j.backfill.found = func(met bool) error {
+				_, err := r.prove(ctx, met, from, func() []frame { return nil })
+				return err
+			}
 		}
-		return j, pending
+		r.lookAgain(now, floor) // what is missing may not be listed yet
+		return j
 	}
-	due := 0
-	for due < len(pending) && !now.Before(r.opened.Add(pending[due])) {
-		due++
+	later := r.looks[:0:0]
+	for _, l := range r.looks {
+		if now.Before(l.at) {
+			later = append(later, l)
+			continue
+		}
+		if len(j.looks) == 0 || l.floor < j.backfill.floor {
+			j.backfill.floor = l.floor
+		}
+		j.looks = append(j.looks, l)
 	}
-	if due == 0 {
-		return &sweep{}, pending
+	if len(j.looks) == 0 {
+		return &sweep{}
 	}
-	return j, pending[due:]
+	j.backfill.floor = max(j.backfill.floor, 0)
+	r.looks = later
+	return j
 }
 
 func (j *sweep) run(ctx context.Context) {

@@ -29,7 +29,7 @@ end
 redis.call('HSET', META, 'v', 1) -- first a write that a full memory refuses
 if fresh then
   redis.call('DEL', LOG, SEEN, FORK, STATE, STATE_AT, JOIN)
-  redis.call('HDEL', META, 'cursor')
+  redis.call('HDEL', META, 'cursor', 'pushed')
   seq, history, cursor = 0, nonce, ''
   local mark = '#' .. history
   redis.call('ZADD', SEEN, '+inf', mark)

@@ -119,8 +119,7 @@ local function rarely()
     return table.concat(out)
   end
 
-  -- Forgets what is old, or, when pushed, what there is no room for.
-  local function forget(subject, pushed)
+  local function forget(subject)
     local kind, id = string.sub(subject, 1, 1), string.sub(subject, 2)
     call('ZREM', STATE_AT, subject)
     if kind == 'k' then call('HDEL', JOIN, subject) return end
@@ -132,7 +131,6 @@ local function rarely()
     if j[1] then
       local list = without(call('HGET', JOIN, 'l' .. j[1]) or '', id)
       if list == '' then call('HDEL', JOIN, 'l' .. j[1]) else call('HSET', JOIN, 'l' .. j[1], list) end
-      if pushed and call('HDEL', JOIN, 'k' .. j[1]) == 1 then call('ZREM', STATE_AT, 'k' .. j[1]) end
     end
   end
 
@@ -239,16 +237,20 @@ if seq % 16 < n then
     extra = extra - 1
   end
   if extra > 0 then
-    -- All is known only of what was active later than the last to be pushed out.
-    local floor = tonumber(call('HGET', META, 'floor') or '0')
+    -- Snapshots say that there is more than they show, while what had to go would
+    -- not have been forgotten for its age.
+    local last
     local pushed = call('ZRANGE', STATE_AT, 0, math.min(extra, most) - 1, 'WITHSCORES')
     for i = 1, #pushed, 2 do
       if pushed[i] ~= mark then
-        rarely().forget(pushed[i], true)
-        floor = math.max(floor, math.floor(tonumber(pushed[i + 1])) + 1)
+        rarely().forget(pushed[i])
+        if string.sub(pushed[i], 1, 1) ~= 'k' then last = pushed[i + 1] end
       end
     end
-    call('HSET', META, 'floor', string.format('%d', floor))
+    if last then
+      last = math.max(math.floor(tonumber(last)), tonumber(call('HGET', META, 'pushed') or '0'))
+      call('HSET', META, 'pushed', string.format('%d', last))
+    end
   end
 end
 local announced = ''

@@ -1,0 +1,317 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fasthttp/websocket"
+	"github.com/valyala/fasthttp"
+
+	"pepay-gateway/gateway"
+)
+
+const resyncFrame = `{"object":"ws_control","type":"resync"}`
+
+// lookSoon makes a source look again after 50 and 400 ms.
+func lookSoon(s *Source) {
+	s.tune.sweeps = []time.Duration{50 * time.Millisecond, 400 * time.Millisecond}
+}
+
+// What the upstream dropped may be listed later than it says so.
+func TestResyncIsLookedAfterWhileRESTLags(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	now := make(chan struct{})
+	f.onStream = func(_ int, ws *websocket.Conn, _ string) {
+		<-now
+		send(ws, resyncFrame, fakeEvent(3)) // 2 was dropped
+		time.Sleep(200 * time.Millisecond)
+		f.add(2, 3)
+		readAll(ws)
+	}
+	s, k := newSource(t, f), &sink{}
+	lookSoon(s)
+	start(t, s, fakeCursor(1), k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+	waitFor(t, "the connection's own looks", func() bool { _, lists, _ := f.seen(); return len(lists) == 3 })
+	close(now)
+	waitFor(t, "event 3", func() bool { return k.has(fakeID(3)) })
+	waitFor(t, "event 2, which was listed late", func() bool { return k.has(fakeID(2)) })
+}
+
+// A connection that ended before its last look leaves that to the next, whether it
+// is due by then or not.
+func TestLookThatWasNotHadIsHadByTheNextConnection(t *testing.T) {
+	for name, tt := range map[string]struct {
+		last, away time.Duration
+		late       bool // listed only after the next has caught up
+	}{
+		"due later": {2 * time.Second, 0, true},
+		"overdue":   {300 * time.Millisecond, 400 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.add(100)
+			f.onStream = func(n int, ws *websocket.Conn, _ string) {
+				if n == 1 {
+					waitFor(t, "the first look", func() bool { _, lists, _ := f.seen(); return len(lists) == 2 })
+					send(ws, fakeEvent(130))
+					hangUp(ws, 1012)
+					return
+				}
+				if tt.late {
+					waitFor(t, "the second to catch up", func() bool { _, lists, _ := f.seen(); return len(lists) > 2 })
+					f.add(60)
+				}
+				readAll(ws)
+			}
+			f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
+				if n == 2 {
+					time.Sleep(tt.away)
+					f.add(130)
+				}
+				if n == 2 && !tt.late {
+					f.add(60) // not in the stream
+				}
+				return false
+			}
+			s, k := newSource(t, f), &sink{}
+			s.tune.sweeps = []time.Duration{50 * time.Millisecond, tt.last}
+			start(t, s, fakeCursor(100), k)
+			waitFor(t, "event 60", func() bool { return k.has(fakeID(60)) })
+			if _, _, dials := f.seen(); len(dials) != 2 {
+				t.Errorf("dials = %d, want 2", len(dials))
+			}
+		})
+	}
+}
+
+// Nobody knows whether who led before had its last look.
+func TestFirstConnectionOfATermLooksBackForTheOneBefore(t *testing.T) {
+	f := newFake(t)
+	s, k := newSource(t, f), &sink{}
+	f.add(100)
+	s.tune.sweeps = []time.Duration{time.Hour, 2 * time.Hour}
+	start(t, s, fakeCursor(100), k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+	_, lists, _ := f.seen()
+	if want := fmt.Sprint(base + 100 - 60 - 7200); !strings.Contains(lists[0], want) {
+		t.Errorf("first list = %s, want from %s, the overlap and the last look before the cursor", lists[0], want)
+	}
+}
+
+// withDate puts a server that tells the time in front of what is no stream.
+func (f *fakePepay) withDate(now time.Time) func(*Config) {
+	front := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: f.addr})
+	front.Transport = &http.Transport{DisableKeepAlives: true}
+	front.ModifyResponse = func(resp *http.Response) error {
+		resp.Header.Set("Date", now.UTC().Format(http.TimeFormat))
+		return nil
+	}
+	rest := httptest.NewServer(front)
+	f.tb.Cleanup(rest.Close)
+	return func(c *Config) { c.APIURL = rest.URL }
+}
+
+const futureID = "evt_4102444800000-1"
+
+// From a time that has not come, all until then would count as had.
+func TestCursorDoesNotFollowAnEventFromTheFuture(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	future := `{"id":"` + futureID + `","object":"event","created":4102444800,"type":"invoice.updated"}`
+	f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
+		if n == 2 {
+			f.add(2)
+		}
+		return false
+	}
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			f.addRaw(futureID, 4102444800, future)
+			send(ws, future)
+			hangUp(ws, 1012)
+			return
+		}
+		readAll(ws)
+	}
+	s, k := newSource(t, f, f.withDate(time.Unix(base+10, 0))), &sink{}
+	start(t, s, fakeCursor(1), k)
+	waitFor(t, "both", func() bool { return k.has(futureID, fakeID(2)) && k.is(gateway.Live) })
+	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(1)) {
+		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(1))
+	}
+}
+
+// One that is in the log already says nothing of where the stream is.
+func TestCursorFromTheFutureIsNotBelieved(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	s, k := newSource(t, f, f.withDate(time.Unix(base+10, 0))), &sink{}
+	start(t, s, gateway.UpstreamCursor{ID: futureID, Created: 4102444800, Began: base - 100_000}, k)
+	waitFor(t, "event 1", func() bool { return k.has(fakeID(1)) && k.is(gateway.Live) })
+	if got := k.got(); got[len(got)-1].Cursor.ID != fakeID(1) {
+		t.Errorf("cursor = %s, want %s", got[len(got)-1].Cursor.ID, fakeID(1))
+	}
+	_, lists, _ := f.seen()
+	if want := fmt.Sprint(base + 10 - 3600); !strings.Contains(lists[0], want) {
+		t.Errorf("first list = %s, want the backfill, from %s", lists[0], want)
+	}
+}
+
+// An event that comes again does not take the cursor to where the upstream has
+// nothing any more.
+func TestCursorDoesNotGoFarBack(t *testing.T) {
+	f := newFake(t)
+	f.add(0, 1)
+	old := fakeEvent(-7200)
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			send(ws, fakeEvent(1), old)
+			hangUp(ws, 1012)
+			return
+		}
+		readAll(ws)
+	}
+	s, k := newSource(t, f), &sink{}
+	stop := start(t, s, fakeCursor(0), k)
+	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 && k.is(gateway.Live) })
+	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(1)) {
+		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(1))
+	}
+	if err := stop(); !errors.Is(err, errStop) || !k.has(fakeID(-7200)) {
+		t.Errorf("Run() = %v and %v, want no gap, and the old event too", err, k.first())
+	}
+}
+
+// While the replay alone proves that nothing is missing, what REST has does not
+// move the cursor past it: the term may end before the replay is handed over.
+func TestCursorWaitsForTheReplayThatProvesIt(t *testing.T) {
+	f := newFake(t)
+	f.add(8, 9, 10)
+	sent := make(chan struct{})
+	var once sync.Once
+	f.onStream = func(_ int, ws *websocket.Conn, since string) {
+		all := ids(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+		for n := slices.Index(all, since) + 1; n <= 10; n++ { // from the event named on
+			send(ws, fakeEvent(n))
+		}
+		once.Do(func() { close(sent) })
+		readAll(ws)
+	}
+	f.onList = func(int, *fasthttp.RequestCtx) bool { <-sent; return false }
+	s, k := newSource(t, f), &sink{}
+	s.tune.overlap = 0
+	fenced, puts := errors.New("fenced"), 0
+	first := &sink{onPut: func(context.Context) error {
+		if puts++; puts > 1 {
+			return fenced
+		}
+		return nil
+	}}
+	if err := s.Run(t.Context(), fakeCursor(1), first); !errors.Is(err, fenced) {
+		t.Fatalf("first term: %v, want %v", err, fenced)
+	}
+	got := first.got()
+	start(t, s, got[len(got)-1].Cursor, k)
+	waitFor(t, "the second term", func() bool { return k.is(gateway.Live) })
+	have := append(first.first(), k.first()...)
+	for _, id := range ids(2, 3, 4, 5, 6, 7, 8, 9, 10) {
+		if !slices.Contains(have, id) {
+			t.Errorf("%s is missing from %v", id, have)
+		}
+	}
+}
+
+// An event that was committed late, in the midst of newer ones, is not the end of
+// what is new.
+func TestBackfillGoesOnBehindAnOldEvent(t *testing.T) {
+	f := newFake(t)
+	f.add(1, 2, 3)
+	const old = `{"id":"evt_1767000000000-1","object":"event","created":1767000000,"type":"invoice.updated"}`
+	f.addRaw("evt_1767000000000-1", base+4, old) // listed by another time than it tells
+	f.add(5)
+	s, k := newSource(t, f), &sink{}
+	start(t, s, fakeCursor(1), k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+	if !k.has(ids(2, 3, 5)...) {
+		t.Errorf("got %v, want %v", k.first(), ids(2, 3, 5))
+	}
+}
+
+// A history whose log never had a cursor is looked at from where it began, however
+// late its next leader comes.
+func TestLogWithoutACursorIsLookedAtFromItsBeginning(t *testing.T) {
+	f := newFake(t)
+	f.add(20)
+	s, k := newSource(t, f, f.withDate(time.Unix(base+100_000, 0)), func(c *Config) { c.Backfill = 0 }), &sink{}
+	start(t, s, gateway.UpstreamCursor{Began: base + 10}, k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+	if !k.has(fakeID(20)) {
+		t.Error("what happened since the history began is missing")
+	}
+}
+
+// A control frame before any event leaves the cursor where it was.
+func TestResyncKeepsTheCursorOfAQuietStream(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			send(ws, resyncFrame)
+			waitFor(t, "its backfill", func() bool { _, lists, _ := f.seen(); return len(lists) >= 3 })
+			time.Sleep(50 * time.Millisecond) // it is settled
+			hangUp(ws, 1012)
+			return
+		}
+		readAll(ws)
+	}
+	s, k := newSource(t, f), &sink{}
+	start(t, s, fakeCursor(1000), k)
+	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 })
+	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(1000)) {
+		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(1000))
+	}
+}
+
+// Nor is one lost that had begun.
+func TestLookUnderWayIsHadByTheNextConnection(t *testing.T) {
+	f := newFake(t)
+	f.add(100)
+	looking := make(chan struct{})
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			<-looking
+			send(ws, fakeEvent(200))
+			hangUp(ws, 1012)
+			return
+		}
+		readAll(ws)
+	}
+	f.onList = func(n int, c *fasthttp.RequestCtx) bool {
+		if n != 2 {
+			return false
+		}
+		close(looking)
+		c.SetStatusCode(503) // until the stream has ended
+		return true
+	}
+	s, k := newSource(t, f), &sink{}
+	s.tune.sweeps = []time.Duration{10 * time.Millisecond}
+	start(t, s, fakeCursor(100), k)
+	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 && k.is(gateway.Live) })
+	_, lists, _ := f.seen()
+	if want := fmt.Sprint("gte%5D=", base+100-60); !slices.ContainsFunc(lists[2:], func(q string) bool { return strings.Contains(q, want) }) {
+		t.Errorf("lists after the look that failed = %v, want one from %s", lists[2:], want)
+	}
+}
