@@ -108,8 +108,13 @@ func TestUnknownFlagsAndCommandsExit2(t *testing.T) {
 			t.Errorf("%v: exit %d: %s", args, code, errs)
 		}
 	}
-	if code, _, _ := command(t, nil, "", "swerve"); code == 0 {
-		t.Error("an unknown command exits 0")
+	for _, args := range [][]string{{"swerve"}, {"serve", "extra"}, {"config"}, {"config", "chek", "-c", "x.yaml"}, {"config", "chek"}, {"token"}, {"token", "mnit"}} {
+		if code, out, errs := command(t, nil, "", args...); code != exitUsage || !strings.Contains(errs, "--help") {
+			t.Errorf("%v: exit %d: %s%s", args, code, out, errs)
+		}
+	}
+	if code, out, _ := command(t, nil, ""); code != 0 || !strings.Contains(out, "pepay-gateway dev") {
+		t.Errorf("nothing: exit %d: %q, want help", code, out)
 	}
 	if code, out, _ := command(t, nil, "", "version"); code != 0 || !strings.HasPrefix(out, "pepay-gateway ") {
 		t.Errorf("version: exit %d: %q", code, out)

@@ -72,17 +72,45 @@ just their own orders, with replay.
 
 Try it with nothing installed:      pepay-gateway dev
 Run it for real:                    pepay-gateway serve -c gateway.yaml`,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w: %w (%s --help tells more)", errUsage, err, c.CommandPath())
-	})
+	root.SetFlagErrorFunc(usage)
 	root.AddCommand(devCommand(env), serveCommand(env), devnetCommand(env), tokenCommand(env), configCommand(env), benchCommand(env), versionCommand(env))
+	usageErrors(root)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	return root.ExecuteContext(ctx)
+}
+
+// usage makes err one of the caller's.
+func usage(c *cobra.Command, err error) error {
+	return fmt.Errorf("%w: %w (%s --help tells more)", errUsage, err, c.CommandPath())
+}
+
+// usageErrors makes what is wrong with the arguments of c, and of its commands, the
+// caller's error. A command that only groups others must be told which.
+func usageErrors(c *cobra.Command) {
+	if c.RunE == nil {
+		c.Args = cobra.NoArgs
+		c.RunE = func(c *cobra.Command, _ []string) error { return usage(c, errors.New("a command is missing")) }
+	}
+	takes := c.Args
+	c.Args = func(c *cobra.Command, args []string) error {
+		if takes == nil {
+			return nil
+		}
+		if err := takes(c, args); err != nil {
+			return usage(c, err)
+		}
+		return nil
+	}
+	for _, each := range c.Commands() {
+		usageErrors(each)
+	}
 }
 
 // An environment is what a command may use of the world.

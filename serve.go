@@ -110,19 +110,34 @@ type node struct {
 func newNode(cfg configs.Config, site http.Handler, log *slog.Logger) (*node, error) {
 	n := &node{cfg: cfg, log: log, started: time.Now(), memory: newMemory()}
 	log = log.With("node", cfg.Node)
+	var problems configs.Problems
+	note := func(where string, err error) {
+		var several configs.Problems
+		switch {
+		case errors.As(err, &several):
+			problems = append(problems, several...)
+		case err != nil:
+			problems = append(problems, configs.Problem{Where: where, What: err.Error()})
+		}
+	}
 	var err error
-	if n.bus, err = redisbus.New(redisbus.Config{
+	n.bus, err = redisbus.New(redisbus.Config{
 		URL: cfg.Redis.URL.Reveal(), Stream: cfg.Stream,
 		RetentionEvents: cfg.Log.RetentionEvents, MaxOrders: cfg.State.MaxOrders, Log: log,
-	}); err != nil {
-		return nil, configs.Problems{{Where: "redis.url", What: err.Error()}}
-	}
-	if n.source, err = upstream.New(upstream.Config{
+	})
+	note("redis.url", err)
+	n.source, err = upstream.New(upstream.Config{
 		APIURL: cfg.Upstream.APIURL, WSURL: cfg.Upstream.WSURL, APIKey: cfg.Upstream.APIKey.Reveal(),
 		Auth: cfg.Upstream.Auth, Types: cfg.Upstream.Types, Environment: cfg.Upstream.Environment,
 		Backfill: cfg.Upstream.Backfill,
-	}, log.With("component", "upstream")); err != nil {
-		return nil, configs.Problems{{Where: "upstream", What: err.Error()}}
+	}, log.With("component", "upstream"))
+	note("upstream", err)
+	keyring, err := keyringOf(cfg.Auth)
+	note("auth", err)
+	apiKeys, err := apiKeysOf(cfg.Auth)
+	note("auth.api_keys", err)
+	if problems != nil {
+		return nil, problems
 	}
 	n.ingest = gateway.NewIngest(n.bus, n.source, gateway.IngestConfig{
 		Lease: cfg.Leader.Lease, Log: log, Elsewhere: func() bool { return n.cluster.OthersReachUpstream() },
@@ -131,14 +146,6 @@ func newNode(cfg configs.Config, site http.Handler, log *slog.Logger) (*node, er
 	})
 	n.node = gateway.NewNode(n.bus, gateway.NodeConfig{Log: log, OnAsk: n.ingest.Ask, OnNudge: n.ingest.Nudge})
 
-	keyring, err := keyringOf(cfg.Auth)
-	if err != nil {
-		return nil, err
-	}
-	apiKeys, err := apiKeysOf(cfg.Auth)
-	if err != nil {
-		return nil, err
-	}
 	n.public = downstream.New(downstream.Config{
 		PublicURL: cfg.PublicURL, Origins: cfg.CORS.Origins, TrustedProxies: cfg.TrustedProxies,
 		Environment: cfg.Upstream.Environment, PepayURL: cfg.Upstream.APIURL,

@@ -111,7 +111,10 @@ func ParseHash(text string) ([32]byte, error) {
 	if err != nil || len(raw) != len(hash) {
 		return hash, errors.New(`auth: an API key's hash is "sha256:" and 64 hex digits`)
 	}
-	return [32]byte(raw), nil
+	if hash = [32]byte(raw); hash == HashKey("") {
+		return hash, errors.New("auth: an API key's hash is that of nothing at all: was the variable set that was hashed?")
+	}
+	return hash, nil
 }
 
 // NewKey returns a new API key: gwk_<id>_<32 random bytes in base64url>. The id

@@ -89,7 +89,7 @@ func TestParseHash(t *testing.T) {
 			t.Errorf("ParseHash(%q) = %x, %v, want %x", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "sha256:", bare[:63], bare + "0", bare + "00", "md5:" + bare, "sha256:sha256:" + bare, strings.Repeat("g", 64)} {
+	for _, text := range []string{"", FormatHash(HashKey("")), "sha256:", bare[:63], bare + "0", bare + "00", "md5:" + bare, "sha256:sha256:" + bare, strings.Repeat("g", 64)} {
 		if _, err := ParseHash(text); err == nil {
 			t.Errorf("ParseHash(%q) = nil, want an error", text)
 		}

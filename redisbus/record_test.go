@@ -101,6 +101,17 @@ func TestParseURL(t *testing.T) {
 		{url: "redis+cluster://a:1/2", bad: "database 0"},
 		{url: "redis://a:1/x", bad: "number"},
 		{url: "redis://u:secr%et@h:1", bad: "percent-encode"},
+		{url: "redis://localhost", addrs: []string{"localhost:6379"}},
+		{url: "redis+sentinel://a,[::1]/shop", addrs: []string{"a:26379", "[::1]:26379"}, master: "shop"},
+		{url: "redis+cluster://a,b:7000", addrs: []string{"a:6379", "b:7000"}},
+		{url: "redis://h:abc/0", bad: "example.com:6379"},
+		{url: "redis://h:0", bad: "example.com:6379"},
+		{url: "redis+cluster://a,,b", bad: "no host"},
+		{url: "rediss://h:1/0?ca-file=/x", bad: "ca_file"},
+		{url: "redis://h:1/0?sentinel_password=secret", bad: "for Sentinel"},
+		{url: "redis://h:1/0?ca_file=/x", bad: "rediss"},
+		{url: "redis://u:secr?et@h:1/0", bad: "percent-encode"},
+		{url: "redis://u:secr/et@h:1/0", bad: "percent-encode"},
 	} {
 		got, err := parseURL(c.url)
 		if c.bad != "" {

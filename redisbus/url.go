@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strconv"
@@ -37,8 +38,8 @@ type target struct {
 //	redis+sentinel://[user:pass@]host:26379,host:26379/mastername[/db]
 //	redis+cluster://[user:pass@]host:7000,host:7001
 //
-// each with rediss… for TLS, and the optional query ca_file=PATH and, for
-// Sentinel, sentinel_password=…. Errors never contain the URL.
+// each with rediss… for TLS, and the optional query ca_file=PATH with TLS and, for
+// Sentinel, sentinel_password=…. Ports may be left out. Errors never contain the URL.
 func parseURL(raw string) (target, error) {
 	if raw == "" {
 		return target{}, errors.New("redisbus: redis.url is empty; an example is redis://127.0.0.1:6379/0")
@@ -58,23 +59,55 @@ func parseURL(raw string) (target, error) {
 	}
 	u, err := url.Parse("redis://" + userinfo + "host/" + path)
 	if err != nil {
-		return target{}, errors.New("redisbus: redis.url cannot be parsed; percent-encode special characters in the password")
+		return target{}, errors.New("redisbus: redis.url cannot be parsed; " + percentEncode)
 	}
 	t := target{options: baseOptions()}
 	t.options.Username = u.User.Username()
 	t.options.Password, _ = u.User.Password()
+	sentinel, secure := strings.HasSuffix(scheme, "+sentinel"), strings.HasPrefix(scheme, "rediss")
 	for _, h := range strings.Split(hosts, ",") {
-		if h == "" {
-			return target{}, errors.New("redisbus: redis.url names no host")
-		}
-		t.options.Addrs = append(t.options.Addrs, h)
-	}
-	if strings.HasPrefix(scheme, "rediss") {
-		if t.options.TLSConfig, err = tlsConfig(u.Query().Get("ca_file")); err != nil {
+		addr, err := address(h, sentinel)
+		if err != nil {
 			return target{}, err
 		}
+		t.options.Addrs = append(t.options.Addrs, addr)
+	}
+	for name := range u.Query() {
+		if known := name == "ca_file" || name == "sentinel_password" && sentinel; !known {
+			return target{}, errors.New("redisbus: redis.url: behind the ? may stand ca_file and, for Sentinel, sentinel_password; " + percentEncode)
+		}
+	}
+	caFile := u.Query().Get("ca_file")
+	if secure {
+		if t.options.TLSConfig, err = tlsConfig(caFile); err != nil {
+			return target{}, err
+		}
+	} else if caFile != "" {
+		return target{}, errors.New("redisbus: redis.url: ca_file is for TLS, which rediss:// asks for")
 	}
 	return t.finish(scheme, u)
+}
+
+const percentEncode = "percent-encode special characters in the password"
+
+// address checks a host, and adds the usual port where there is none.
+func address(host string, sentinel bool) (string, error) {
+	port := "6379"
+	if sentinel {
+		port = "26379"
+	}
+	if h, p, err := net.SplitHostPort(host); err == nil {
+		host, port = h, p
+	} else {
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	if host == "" {
+		return "", errors.New("redisbus: redis.url names no host")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strings.ContainsAny(host, " []") {
+		return "", errors.New("redisbus: redis.url: a host is as in example.com:6379 or [::1]:6379; " + percentEncode)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 func (t target) finish(scheme string, u *url.URL) (target, error) {
@@ -105,7 +138,7 @@ func (t target) finish(scheme string, u *url.URL) (target, error) {
 	if db != "" {
 		n, err := strconv.Atoi(db)
 		if err != nil || n < 0 {
-			return target{}, errors.New("redisbus: redis.url: the database is a number, as in redis://host:6379/0")
+			return target{}, errors.New("redisbus: redis.url: the database is a number, as in redis://host:6379/0; " + percentEncode)
 		}
 		t.options.DB = n
 	}
