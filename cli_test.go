@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const testSecret = "MARKER-0123456789abcdef0123456789abcdef"
@@ -118,5 +119,13 @@ func TestUnknownFlagsAndCommandsExit2(t *testing.T) {
 	}
 	if code, out, _ := command(t, nil, "", "version"); code != 0 || !strings.HasPrefix(out, "pepay-gateway ") {
 		t.Errorf("version: exit %d: %q", code, out)
+	}
+}
+
+func TestLogHasDurationsAsPeopleWriteThem(t *testing.T) {
+	var log strings.Builder
+	environment{stderr: &log}.logger("info").Info("draining", "delay", 2*time.Second)
+	if !strings.Contains(log.String(), `"delay":"2s"`) {
+		t.Errorf("log = %s, want a delay of 2s", log.String())
 	}
 }

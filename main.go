@@ -129,13 +129,21 @@ func (e environment) has(name string) bool {
 func (e environment) logger(level string) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level)) // validated with the configuration; else info
-	opts := &slog.HandlerOptions{Level: l}
+	opts := &slog.HandlerOptions{Level: l, ReplaceAttr: readable}
 	if f, ok := e.stderr.(*os.File); ok {
 		if st, err := f.Stat(); err == nil && st.Mode()&os.ModeCharDevice != 0 {
 			return slog.New(slog.NewTextHandler(e.stderr, opts))
 		}
 	}
 	return slog.New(slog.NewJSONHandler(e.stderr, opts))
+}
+
+// readable writes durations as people do: JSON has them in nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 // runAll runs the services together. The first to return stops the others;

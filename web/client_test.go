@@ -157,9 +157,9 @@ func TestClientIsServedToEveryPage(t *testing.T) {
 	}
 }
 
-// A page that copies the README's script tag must get the file it was written for.
-func TestREADMENamesTheElementByItsHash(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+// A page that copies the pinned script tag must get the file it was written for.
+func TestDocsPinTheElementByItsHash(t *testing.T) {
+	docs, err := os.ReadFile("../docs/browser.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,8 +172,8 @@ func TestREADMENamesTheElementByItsHash(t *testing.T) {
 		`integrity="sha384-` + base64.StdEncoding.EncodeToString(sum[:]) + `"`,
 		"/client/" + clientVersion() + "/element.js",
 	} {
-		if !strings.Contains(string(readme), want) {
-			t.Errorf("README.md lacks %s", want)
+		if !strings.Contains(string(docs), want) {
+			t.Errorf("docs/browser.md lacks %s", want)
 		}
 	}
 }

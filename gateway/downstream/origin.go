@@ -5,7 +5,7 @@ import (
 )
 
 const (
-	allowedHeaders = "Authorization, Last-Event-ID, If-None-Match, Content-Type"
+	allowedHeaders = "Authorization, Last-Event-ID, If-None-Match, Content-Type, X-Api-Key, X-Commerce-Api-Key"
 	streamStatus   = "Stream-Status"
 	streamSince    = "Stream-Since"
 	streamScope    = "Stream-Scope"

@@ -297,7 +297,7 @@ func TestCORS(t *testing.T) {
 		resp, _ := r.answer("OPTIONS", path, "", "Origin: "+shop, "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization")
 		for name, want := range map[string]string{
 			"Access-Control-Allow-Origin": shop, "Vary": "Origin", "Access-Control-Max-Age": "7200", "Access-Control-Allow-Credentials": "",
-			"Access-Control-Allow-Headers": "Authorization, Last-Event-ID, If-None-Match, Content-Type",
+			"Access-Control-Allow-Headers": "Authorization, Last-Event-ID, If-None-Match, Content-Type, X-Api-Key, X-Commerce-Api-Key",
 		} {
 			if got := resp.Header.Get(name); resp.StatusCode != 204 || got != want {
 				t.Errorf("preflight of %s: %d, %s = %q, want 204, %q", path, resp.StatusCode, name, got, want)

@@ -192,7 +192,7 @@ func (b backend) start(t testing.TB, block string, g *gatewayProcess, order stri
 	}
 	_, port, _ := strings.Cut(addr, ":")
 	start(t, "/bin/sh", []string{"-c", `cd "$0" && exec ` + strings.Join(b.run, " "), dir}, []string{
-		"PORT=" + port, "ORDER=" + order, "WEB=" + web + "/", "GATEWAY_URL=" + g.url, "GATEWAY_API_KEY=" + testKey,
+		"PORT=" + port, "ORDER=" + order, "WEB=" + web + "/", "EVENTS_URL=" + g.url, "EVENTS_API_KEY=" + testKey,
 	})
 	eventually(t, 30*time.Second, b.language+" answers", func() bool { return getStatus("http://"+addr+"/token") != 0 })
 	return "http://" + addr + "/token"
