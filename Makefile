@@ -41,7 +41,7 @@ client:
 # Tests that may run beside others wait more than they work; the longest package
 # is first, so that the rest goes beside it.
 test: setup lint
-	$(GO) test -race -shuffle=on -parallel 4 -timeout 15m ./gateway/e2e ./...
+	$(GO) test -race -shuffle=on -parallel 5 -timeout 15m ./gateway/e2e ./...
 	$(GO) -C tools test ./mutants
 	@$(MAKE) --no-print-directory figures
 

@@ -200,7 +200,7 @@ type page struct {
 func (b *backfill) page(ctx context.Context, query url.Values) (page, error) {
 	for limit := pageEvents; ; limit = max(limit/8, 1) {
 		query.Set("limit", strconv.Itoa(limit))
-		a, err := b.request(ctx, "events", http.MethodGet, eventsPath, query, "", maxPageBytes)
+		a, err := b.request(ctx, "events", http.MethodGet, eventsPath, query, "", b.tune.pageBytes)
 		if err == nil {
 			return b.readPage(a.body, limit)
 		}
@@ -284,7 +284,7 @@ func (b *backfill) stepOver(beginning []byte) (page, error) {
 // retains says whether the upstream still has an event as old as cursor.
 func (s *Source) retains(ctx context.Context, cursor gateway.UpstreamCursor) (bool, error) {
 	query := url.Values{"created[lte]": {strconv.FormatInt(cursor.Created, 10)}, "limit": {"1"}}
-	a, err := s.request(ctx, "events", http.MethodGet, eventsPath, query, "", maxPageBytes)
+	a, err := s.request(ctx, "events", http.MethodGet, eventsPath, query, "", s.tune.pageBytes)
 	if errors.Is(err, errUnwieldy) {
 		return true, nil // it has something, and a large one
 	}

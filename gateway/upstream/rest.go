@@ -16,9 +16,6 @@ import (
 const (
 	requestTimeout = 15 * time.Second
 	maxAnswerBytes = 64 << 10 // of a mint or an error
-	// maxPageBytes bounds a page of events. A larger one is asked for again with
-	// fewer events; one event is at most gateway.MaxEventBytes.
-	maxPageBytes = 4 << 20
 	// maxPageDepth is over maxDepth, so that one deep event does not spoil its page.
 	maxPageDepth = 4 * maxDepth
 )

@@ -511,13 +511,14 @@ func TestRunStepsOverPoisonFrame(t *testing.T) {
 
 func TestBackfillStepsOverUnwieldyEvents(t *testing.T) {
 	f := newFake(t)
+	s, k := newSource(t, f), &sink{}
+	s.tune.pageBytes = 64 << 10
 	f.add(1, 2)
-	f.addRaw(fakeID(3), base+3, `{"id":"`+fakeID(3)+`","object":"event","created":1,"x":"`+strings.Repeat("x", maxPageBytes)+`"}`)
+	f.addRaw(fakeID(3), base+3, `{"id":"`+fakeID(3)+`","object":"event","created":1,"x":"`+strings.Repeat("x", 64<<10)+`"}`)
 	f.add(4)
 	f.addRaw(fakeID(5), base+5, `{"id":"`+fakeID(5)+`","object":"event","x":`+strings.Repeat("[", 10_000)+strings.Repeat("]", 10_000)+`}`)
 	f.addRaw(fakeID(6), base+6, `{"id":"`+fakeID(6)+`","object":"event","x":`+strings.Repeat("[", 70)+strings.Repeat("]", 70)+`}`)
 	f.add(7)
-	s, k := newSource(t, f), &sink{}
 	start(t, s, fakeCursor(1), k)
 	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
 	if diff := cmp.Diff(ids(1, 2, 4, 7), k.first()); diff != "" {

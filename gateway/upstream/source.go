@@ -168,6 +168,9 @@ type tuning struct {
 
 	holdFrames, holdBytes     int // buffered during a backfill; then the socket is closed
 	windowEvents, windowBytes int // of a backfill held in memory at once
+	// pageBytes bounds a page of events. A larger one is asked for again with fewer
+	// events; one event is at most gateway.MaxEventBytes.
+	pageBytes int64
 }
 
 func defaultTuning() tuning {
@@ -189,6 +192,7 @@ func defaultTuning() tuning {
 
 		holdFrames: 50_000, holdBytes: 64 << 20,
 		windowEvents: 50_000, windowBytes: 64 << 20,
+		pageBytes: 4 << 20,
 	}
 }
 
