@@ -31,12 +31,17 @@ let rig;
 before(async () => { rig = await new Rig(process.env.SESSIONS_URL).start(); });
 after(() => rig?.stop());
 
-for (const [name, text] of [['README.md', readme], ['docs/browser.md', guide]]) {
-  test(`the script tag and the element of ${name} show the order`, async (t) => {
+const element = '<pepay-order token-url="/token" order-id="order_1"></pepay-order>';
+for (const [name, html] of [
+  ['the script tag and the element of README.md', block(readme, 'html', element)],
+  ['the script tag and the element of docs/browser.md', block(guide, 'html', '<pepay-order')],
+  ['the pinned script tag', block(guide, 'html', 'integrity=') + element],
+]) {
+  test(`${name} show the order`, async (t) => {
     const { context, shop } = await rig.shopper(t);
     const page = await context.newPage();
     // The names of the example are those of this run.
-    rig.proxy.page = block(text, 'html', '<pepay-order').replaceAll('https://events.shop.com', rig.proxy.url).replace('order_1', await shop.place());
+    rig.proxy.page = html.replaceAll('https://events.shop.com', rig.proxy.url).replace('order_1', await shop.place());
     await page.goto(`${rig.proxy.url}/printed`);
     await page.locator('pepay-order').getByText('Waiting for your payment').first().waitFor();
   });
