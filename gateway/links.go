@@ -208,7 +208,7 @@ func (l *links) fillLooked(r *lookup, epoch Epoch, out *outcome) {
 		}
 	}
 	if r.asked && r.done {
-		j := &Join{Order: r.ask.Order, Customer: r.ask.Customer, Covered: true, Missing: r.missing}
+		j := &Join{Order: r.ask.Order, Customer: r.ask.Customer, Covered: true, Missing: r.missing, More: r.more}
 		if order := l.orders[j.Order]; order != nil {
 			j.Customer = order.Customer
 		}

@@ -408,9 +408,9 @@ func TestAskedCustomerKeepsTheNewestOrder(t *testing.T) {
 		j.settle()
 		snap, err := j.n.Snapshot(t.Context(), Scope{Customer: "c"})
 		shown := slices.ContainsFunc(snap.Frames, func(f *Frame) bool { return f.Event.Keys.Order == "new" })
-		if err != nil || !snap.Complete || !shown || len(snap.Frames) != MaxSnapshotOrders {
-			t.Errorf("snapshot of %d orders, complete %v, %v, with the newest %v; want %d, complete and with it",
-				len(snap.Frames), snap.Complete, err, shown, MaxSnapshotOrders)
+		if err != nil || !snap.Complete || !snap.Truncated || !shown || len(snap.Frames) != MaxSnapshotOrders {
+			t.Errorf("snapshot of %d orders, complete %v, truncated %v, %v, with the newest %v; want %d, both and with it",
+				len(snap.Frames), snap.Complete, snap.Truncated, err, shown, MaxSnapshotOrders)
 		}
 	})
 }

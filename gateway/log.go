@@ -107,6 +107,7 @@ type Join struct {
 	Link                     bool // States go to subscribers that newly match
 	Covered                  bool // the order (or, without order, the customer) was looked up: its state is complete
 	Missing                  bool // the upstream does not know the order
+	More                     bool // the customer may have more orders than were looked up: for snapshots, the entry does not tell it
 	States                   []Event
 }
 

@@ -42,6 +42,7 @@ type lookup struct {
 	found   []OrderInfo
 	done    bool          // the upstream answered
 	missing bool          // it knows no such order
+	more    bool          // there may be more orders than found
 	flushed chan struct{} // not a look-up at all: closed when all before it is appended
 }
 
@@ -106,6 +107,14 @@ func (a *asks) add(l lookup) {
 		a.all[name] = q
 	case !l.asked, q.asked && q.place < 0:
 		return // it is waiting already
+	case q.failures > 0: // it waits for its next try, as others that ask for it do
+		q.asked = true
+		if soon := time.Now().Add(lookupsHeld); q.due.After(soon) {
+			q.due = soon
+			heap.Fix(&a.later, q.place)
+			signal(a.fed)
+		}
+		return
 	default: // a client waits: now
 		q.asked = true
 	}
@@ -355,6 +364,7 @@ func (t *term) lookUpOnce(ctx context.Context, l *lookup) error {
 				l.found = append(l.found, o)
 			}
 		}
+		l.more = len(found) >= MaxSnapshotOrders
 		return err
 	}
 	order := l.ask.Order

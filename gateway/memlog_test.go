@@ -60,6 +60,7 @@ type memData struct {
 	invoicesOf    map[string][]string // of an order
 	ordersOf      map[string][]string // of a customer, newest first
 	missing, done map[string]bool     // orders unknown upstream, customers looked up
+	more          map[string]bool     // customers of more orders than were looked up
 }
 
 type memState struct {
@@ -83,7 +84,7 @@ func (d *memData) clear() {
 	d.states, d.recent, d.at = map[string]map[Object]memState{}, map[string][]uint64{}, map[string]bool{}
 	d.customerOf, d.orderOf = map[string]string{}, map[string]string{}
 	d.invoicesOf, d.ordersOf = map[string][]string{}, map[string][]string{}
-	d.missing, d.done = map[string]bool{}, map[string]bool{}
+	d.missing, d.done, d.more = map[string]bool{}, map[string]bool{}, map[string]bool{}
 }
 
 // runLocked applies a script and remembers it.
@@ -542,7 +543,7 @@ func (d *memData) appendJoin(epoch Epoch, j Join) {
 		d.at["o"+j.Order] = true
 		d.missing[j.Order] = d.missing[j.Order] || j.Missing
 	case j.Customer != "":
-		d.done[j.Customer] = true
+		d.done[j.Customer], d.more[j.Customer] = true, j.More
 	}
 }
 
@@ -786,7 +787,7 @@ func (d *memData) snapshot(orders []string, customer string) (Snapshot, error) {
 	s := Snapshot{Pos: Position{d.epoch, d.seq}, Key: d.key, Uncovered: customer != "" && !d.done[customer]}
 	if len(orders) == 0 {
 		orders = d.ordersOf[customer]
-		s.Truncated = len(orders) > MaxSnapshotOrders
+		s.Truncated = len(orders) > MaxSnapshotOrders || d.more[customer]
 		orders = orders[:min(len(orders), MaxSnapshotOrders)]
 	}
 	var states []memState

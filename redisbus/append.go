@@ -73,6 +73,9 @@ func (c *command) record(r *gateway.Record) {
 		if j.Covered {
 			flags += "c"
 		}
+		if j.More {
+			flags += "m"
+		}
 		if j.Missing {
 			flags += "q"
 		}

@@ -213,6 +213,10 @@ func TestSnapshotTellsThatOrdersWerePushedOut(t *testing.T) {
 		}
 		fill(32, "c1") // 31 orders and 12 customers: 23 too many
 		truncated("pushed out", true)
+		if err := b.client.HSet(t.Context(), "{rt:test}:meta", "pushed", time.Now().Add(time.Hour).UnixMilli()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		truncated("by a clock that was ahead", true)
 		if err := b.client.HSet(t.Context(), "{rt:test}:meta", "pushed", time.Now().Add(-stateMaxAge-day).UnixMilli()).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -224,12 +228,32 @@ func TestSnapshotTellsThatOrdersWerePushedOut(t *testing.T) {
 	})
 }
 
-// Customers who were looked up are no orders.
+// A customer who may have more orders than were looked up is told so.
+func TestSnapshotTellsThatThereAreMoreThanWereLookedUp(t *testing.T) {
+	eachStore(t, Config{}, func(t *testing.T, b *Bus) {
+		term := acquire(t, b, gateway.AcquireRequest{})
+		mustAppend(t, b, term, 0, event(1, orderKeys))
+		for i, more := range []bool{true, false} {
+			join := []gateway.Record{{ID: fmt.Sprint("join ", i), Join: &gateway.Join{Customer: "c1", Covered: true, More: more}}}
+			if _, err := b.Append(t.Context(), term, uint64(i+1), join, gateway.UpstreamCursor{}); err != nil {
+				t.Fatal(err)
+			}
+			if s, err := b.Snapshot(t.Context(), nil, "c1"); err != nil || s.Uncovered || s.Truncated != more {
+				t.Errorf("uncovered %v, truncated %v, %v; want covered and truncated %v", s.Uncovered, s.Truncated, err, more)
+			}
+			if s, err := b.Snapshot(t.Context(), []string{"o1"}, "c1"); err != nil || s.Uncovered || s.Truncated {
+				t.Errorf("uncovered %v, truncated %v, %v, of one order; want neither", s.Uncovered, s.Truncated, err)
+			}
+		}
+	})
+}
+
+// Customers who were looked up, and invoices of no known order, are no orders.
 func TestSnapshotTellsNothingOfCustomersPushedOut(t *testing.T) {
 	eachStore(t, Config{MaxOrders: 20}, func(t *testing.T, b *Bus) {
 		term := acquire(t, b, gateway.AcquireRequest{})
 		for i := range 30 {
-			at := redis.Z{Score: float64(time.Now().Add(-time.Hour).UnixMilli()), Member: fmt.Sprint("kcustomer", i)}
+			at := redis.Z{Score: float64(time.Now().Add(-time.Hour).UnixMilli()), Member: fmt.Sprint([]string{"kcustomer", "vinvoice"}[i%2], i)}
 			if err := b.client.ZAdd(t.Context(), "{rt:test}:state_at", at).Err(); err != nil {
 				t.Fatal(err)
 			}

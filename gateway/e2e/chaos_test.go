@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -597,7 +598,7 @@ func (c *chaos) logged(ctx context.Context) ([]string, error) {
 		var page struct {
 			Data struct {
 				Data []struct {
-					ID string `json:"id"`
+					ID json.RawMessage `json:"id"` // U15 has numbers
 				} `json:"data"`
 				HasMore bool `json:"has_more"`
 			} `json:"data"`
@@ -610,8 +611,8 @@ func (c *chaos) logged(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		for _, e := range page.Data.Data {
-			out = append(out, e.ID)
-			cursor = e.ID
+			cursor = strings.Trim(string(e.ID), `"`)
+			out = append(out, cursor)
 		}
 		if !page.Data.HasMore {
 			slices.Reverse(out)

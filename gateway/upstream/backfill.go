@@ -118,7 +118,7 @@ func (w *window) oldestFirst() []entry {
 	return kept
 }
 
-// walk goes from the newest event to a page of which all is below floor: a single
+// walk goes from the newest event to where a page's worth are below floor: a single
 // old one may have been committed late.
 func (b *backfill) walk(ctx context.Context, floor int64, handed map[string]struct{}) (*window, error) {
 	w := &window{}
@@ -126,24 +126,25 @@ func (b *backfill) walk(ctx context.Context, floor int64, handed map[string]stru
 	if len(b.types) > 0 {
 		query.Set("type", strings.Join(b.types, ","))
 	}
+	olds := 0 // in a row
 	for range maxPages {
 		p, err := b.patientPage(ctx, query)
 		if err != nil {
 			return nil, err
 		}
-		old := len(p.entries) > 0
 		for _, e := range p.entries {
 			w.met = w.met || reaches(e, b.from)
 			if e.created > 0 && e.created < floor {
+				olds++
 				continue
 			}
-			old = false
+			olds = 0
 			if _, ok := handed[e.ID]; ok || e.skip || !gateway.MatchType(b.types, e.Type) {
 				continue
 			}
 			w.add(e, b.tune.windowEvents, b.tune.windowBytes)
 		}
-		if old || !p.more {
+		if olds >= pageEvents || !p.more {
 			return w, nil
 		}
 		if p.last == "" || p.last == query.Get("starting_after") {

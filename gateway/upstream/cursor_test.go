@@ -22,11 +22,6 @@ import (
 
 const resyncFrame = `{"object":"ws_control","type":"resync"}`
 
-// lookSoon makes a source look again after 50 and 400 ms.
-func lookSoon(s *Source) {
-	s.tune.sweeps = []time.Duration{50 * time.Millisecond, 400 * time.Millisecond}
-}
-
 // What the upstream dropped may be listed later than it says so.
 func TestResyncIsLookedAfterWhileRESTLags(t *testing.T) {
 	f := newFake(t)
@@ -35,18 +30,21 @@ func TestResyncIsLookedAfterWhileRESTLags(t *testing.T) {
 	f.onStream = func(_ int, ws *websocket.Conn, _ string) {
 		<-now
 		send(ws, resyncFrame, fakeEvent(3)) // 2 was dropped
-		time.Sleep(200 * time.Millisecond)
-		f.add(2, 3)
 		readAll(ws)
 	}
+	f.onList = func(n int, c *fasthttp.RequestCtx) bool {
+		f.list(c)
+		if n == 3 { // what the control frame called for
+			f.add(2, 3)
+		}
+		return true
+	}
 	s, k := newSource(t, f), &sink{}
-	lookSoon(s)
+	s.tune.sweeps = []time.Duration{50 * time.Millisecond}
 	start(t, s, fakeCursor(1), k)
-	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
-	waitFor(t, "the connection's own looks", func() bool { _, lists, _ := f.seen(); return len(lists) == 3 })
+	waitFor(t, "the connection's own look", func() bool { _, lists, _ := f.seen(); return len(lists) == 2 && k.is(gateway.Live) })
 	close(now)
-	waitFor(t, "event 3", func() bool { return k.has(fakeID(3)) })
-	waitFor(t, "event 2, which was listed late", func() bool { return k.has(fakeID(2)) })
+	waitFor(t, "event 2, which was listed late", func() bool { return k.has(ids(2, 3)...) })
 }
 
 // A connection that ended before its last look leaves that to the next, whether it
@@ -153,19 +151,91 @@ func TestCursorDoesNotFollowAnEventFromTheFuture(t *testing.T) {
 	}
 }
 
+// Nor where the upstream does not tell the time, and later events go on from where
+// the cursor was.
+func TestCursorDoesNotFollowAnEventFromTheFutureWithoutADate(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
+		if n == 2 {
+			f.add(2, 3, 4) // 4 while nobody was there
+		}
+		return false
+	}
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			send(ws, `{"id":"`+futureID+`","object":"event","created":4102444800,"type":"invoice.updated"}`, fakeEvent(2), fakeEvent(3))
+			hangUp(ws, 1012)
+			return
+		}
+		readAll(ws)
+	}
+	s, k := newSource(t, f), &sink{}
+	start(t, s, fakeCursor(1), k)
+	waitFor(t, "event 4", func() bool { return k.has(futureID, fakeID(4)) })
+}
+
+// When all events are ahead of its clock, it is the clock that is wrong, and lists
+// begin where that is.
+func TestCursorFollowsWhereClocksDiffer(t *testing.T) {
+	f := newFake(t)
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			send(ws, fakeEvent(7200), fakeEvent(7201), fakeEvent(7202))
+			hangUp(ws, 1012)
+			return
+		}
+		readAll(ws)
+	}
+	s, k := newSource(t, f, f.withDate(time.Unix(base+10, 0))), &sink{}
+	f.add(0)
+	start(t, s, fakeCursor(0), k)
+	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 && k.is(gateway.Live) })
+	_, lists, dials := f.seen()
+	if !strings.Contains(dials[1], "since="+fakeID(7202)) {
+		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(7202))
+	}
+	if last := lists[len(lists)-1]; !strings.Contains(last, fmt.Sprint("=", base-60+10)) && !strings.Contains(last, fmt.Sprint("=", base-60+11)) {
+		t.Errorf("list = %s, want from a minute before the upstream's clock", last)
+	}
+}
+
+// A little ahead is followed, but lists begin now.
+func TestEventALittleAheadHidesNothing(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
+		if n == 2 {
+			f.add(20) // while nobody was there
+		}
+		return false
+	}
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		if n == 1 {
+			f.add(800)
+			send(ws, fakeEvent(800))
+			hangUp(ws, 1012)
+			return
+		}
+		readAll(ws)
+	}
+	s, k := newSource(t, f, f.withDate(time.Unix(base+10, 0))), &sink{}
+	start(t, s, fakeCursor(1), k)
+	waitFor(t, "event 20", func() bool { return k.has(fakeID(800), fakeID(20)) })
+}
+
 // One that is in the log already says nothing of where the stream is.
-func TestCursorFromTheFutureIsNotBelieved(t *testing.T) {
+func TestCursorFromTheFutureIsAGap(t *testing.T) {
 	f := newFake(t)
 	f.add(1)
 	s, k := newSource(t, f, f.withDate(time.Unix(base+10, 0))), &sink{}
-	start(t, s, gateway.UpstreamCursor{ID: futureID, Created: 4102444800, Began: base - 100_000}, k)
-	waitFor(t, "event 1", func() bool { return k.has(fakeID(1)) && k.is(gateway.Live) })
-	if got := k.got(); got[len(got)-1].Cursor.ID != fakeID(1) {
-		t.Errorf("cursor = %s, want %s", got[len(got)-1].Cursor.ID, fakeID(1))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.Run(ctx, gateway.UpstreamCursor{ID: futureID, Created: 4102444800}, k); !errors.Is(err, gateway.ErrGap) {
+		t.Errorf("Run() = %v, want %v", err, gateway.ErrGap)
 	}
-	_, lists, _ := f.seen()
-	if want := fmt.Sprint(base + 10 - 3600); !strings.Contains(lists[0], want) {
-		t.Errorf("first list = %s, want the backfill, from %s", lists[0], want)
+	if _, _, dials := f.seen(); len(dials) != 0 {
+		t.Errorf("dials = %v, want none", dials)
 	}
 }
 
@@ -173,11 +243,10 @@ func TestCursorFromTheFutureIsNotBelieved(t *testing.T) {
 // nothing any more.
 func TestCursorDoesNotGoFarBack(t *testing.T) {
 	f := newFake(t)
-	f.add(0, 1)
-	old := fakeEvent(-7200)
+	f.add(-3000, 0, 1)
 	f.onStream = func(n int, ws *websocket.Conn, _ string) {
-		if n == 1 {
-			send(ws, fakeEvent(1), old)
+		if n == 1 { // in steps, each of which would do
+			send(ws, fakeEvent(1), fakeEvent(-2400), fakeEvent(-4800), fakeEvent(-7200))
 			hangUp(ws, 1012)
 			return
 		}
@@ -186,8 +255,8 @@ func TestCursorDoesNotGoFarBack(t *testing.T) {
 	s, k := newSource(t, f), &sink{}
 	stop := start(t, s, fakeCursor(0), k)
 	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 && k.is(gateway.Live) })
-	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(1)) {
-		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(1))
+	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(-2400)) {
+		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(-2400))
 	}
 	if err := stop(); !errors.Is(err, errStop) || !k.has(fakeID(-7200)) {
 		t.Errorf("Run() = %v and %v, want no gap, and the old event too", err, k.first())
@@ -230,6 +299,29 @@ func TestCursorWaitsForTheReplayThatProvesIt(t *testing.T) {
 	})
 }
 
+// Also when it is hours behind what REST has, and a control frame comes within.
+func TestCursorFollowsAReplayFromLongAgo(t *testing.T) {
+	f := newFake(t)
+	f.add(10_008, 10_009, 10_010)
+	sent, next := make(chan struct{}), make(chan struct{})
+	f.onStream = func(_ int, ws *websocket.Conn, _ string) {
+		send(ws, `{"object":"ws_control","type":"replay.started"}`, fakeEvent(1), fakeEvent(2))
+		close(sent)
+		<-next
+		send(ws, fakeEvent(3))
+		readAll(ws)
+	}
+	f.onList = func(int, *fasthttp.RequestCtx) bool { <-sent; return false }
+	s, k := newSource(t, f), &sink{}
+	start(t, s, fakeCursor(1), k)
+	waitFor(t, "the control's backfill", func() bool { _, lists, _ := f.seen(); return len(lists) >= 3 && k.is(gateway.Live) })
+	close(next)
+	waitFor(t, "event 3", func() bool { return k.has(fakeID(3)) })
+	if got := k.got(); got[len(got)-1].Cursor.ID != fakeID(3) {
+		t.Errorf("cursor after event 3 = %s, want its own: the rest of the replay is to come", got[len(got)-1].Cursor.ID)
+	}
+}
+
 // An event that was committed late, in the midst of newer ones, is not the end of
 // what is new.
 func TestBackfillGoesOnBehindAnOldEvent(t *testing.T) {
@@ -239,6 +331,25 @@ func TestBackfillGoesOnBehindAnOldEvent(t *testing.T) {
 	f.addRaw("evt_1767000000000-1", base+4, old) // listed by another time than it tells
 	f.add(5)
 	s, k := newSource(t, f), &sink{}
+	start(t, s, fakeCursor(1), k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
+	if !k.has(ids(2, 3, 5)...) {
+		t.Errorf("got %v, want %v", k.first(), ids(2, 3, 5))
+	}
+}
+
+// Nor where the page is a small one.
+func TestBackfillGoesOnBehindAnOldEventAmongLargeOnes(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	for _, n := range []int{2, 3} {
+		f.addRaw(fakeID(n), base+int64(n), strings.TrimSuffix(fakeEvent(n), "}")+`,"x":"`+strings.Repeat("x", 40<<10)+`"}`)
+	}
+	const old = `{"id":"evt_1767000000000-1","object":"event","created":1767000000,"type":"invoice.updated"}`
+	f.addRaw("evt_1767000000000-1", base+4, old)
+	f.add(5)
+	s, k := newSource(t, f), &sink{}
+	s.tune.pageBytes = 64 << 10
 	start(t, s, fakeCursor(1), k)
 	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
 	if !k.has(ids(2, 3, 5)...) {

@@ -13,8 +13,12 @@ import (
 	"pepay-gateway/gateway"
 )
 
-// putEvents bounds one Put: small enough to be a batch of the log.
-const putEvents = 256
+const (
+	// putEvents bounds one Put: small enough to be a batch of the log.
+	putEvents = 256
+	// farFuture is what no clock is wrong by that anybody keeps.
+	farFuture = 24 * time.Hour
+)
 
 // handle hands over the events among frames, in order, and obeys the others. more
 // is as for gateway.SourceSink.Put.
@@ -99,38 +103,51 @@ func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
 
 // putNext hands over events, each with the cursor that holds after it.
 func (r *run) putNext(ctx context.Context, entries []entry, listed, more bool) error {
+	horizon := r.horizon()
 	return r.put(ctx, entries, listed, more, func(e entry) gateway.UpstreamCursor {
-		if !r.moves(e) {
+		if !r.moves(e, horizon) {
 			return r.cursor
 		}
 		r.newest = e.cursor
+		if !r.clock.IsZero() { // lists begin there, and what happens from now on is not to be left out
+			r.newest.Created = min(r.newest.Created, horizon-int64(r.tune.future/time.Second))
+		}
+		r.furthest = max(r.furthest, r.newest.Created)
 		if !r.holdsCursor() {
-			r.cursor = e.cursor
+			r.cursor = r.newest
 		}
 		return r.cursor
 	})
 }
 
 // moves says whether the cursor goes where e is. Not to a time that has not come,
-// from where everything until then would count as had; nor far back, to an event
-// that comes again.
-func (r *run) moves(e entry) bool {
-	switch {
-	case e.cursor.IsZero():
-		return false
-	case r.ahead(e.created):
-		if !r.warned {
-			r.warned = true
-			r.log.Warn("an event is ahead of the upstream's own clock: the cursor does not follow it", "id", e.ID, "created", e.created)
-		}
+// from where everything until then would count as had, unless another event in
+// front was such too: then clocks differ. Nor far back, to an event that comes again.
+func (r *run) moves(e entry, horizon int64) bool {
+	if e.cursor.IsZero() {
 		return false
 	}
-	return r.newest.IsZero() || e.created >= r.newest.Created-int64(r.tune.stepBack/time.Second)
+	before := r.odd
+	if r.odd = ""; e.created > horizon {
+		r.odd = e.ID
+		if before == "" || before == e.ID {
+			r.log.Warn("an event is ahead of the upstream's own clock: the cursor does not follow it", "id", e.ID, "created", e.created)
+			return false
+		}
+	}
+	return e.created >= r.furthest-int64(r.tune.stepBack/time.Second)
 }
 
-// ahead says whether a second is in the future, by the upstream's clock.
-func (r *run) ahead(created int64) bool {
-	return !r.clock.IsZero() && created > r.clock.Add(time.Since(r.opened)+r.tune.future).Unix()
+// horizon is the second behind which is the future: by the upstream's clock, or,
+// where it does not tell it, beyond what ours may be wrong by.
+func (r *run) horizon() int64 {
+	now := time.Now()
+	if r.clock.IsZero() {
+		return now.Add(farFuture).Unix()
+	}
+	// Either clock of ours stands still while a machine sleeps, or is set.
+	since := max(now.Sub(r.clockAt), now.Round(0).Sub(r.clockAt.Round(0)))
+	return r.clock.Add(since + r.tune.future).Unix()
 }
 
 // put hands over events, listed by REST or brought by the stream.

@@ -23,7 +23,6 @@ type run struct {
 	*Source
 	mu     sync.Mutex // held while events are handed over: the other waits, as the upstream does
 	failed error      // why handling a frame ended the stream
-	warned bool       // of an event from the future
 	sink   gateway.SourceSink
 	health gateway.Health
 	opened time.Time // of this connection; zero until it is open
@@ -37,7 +36,10 @@ type run struct {
 	began     int64                  // when the log's history began, as far as is known; else 0
 	noted     bool                   // the log knows of that
 	afresh    bool                   // the stream replays nothing: what it brings happens now
-	clock     time.Time              // the upstream's, when this connection opened; zero if it does not say
+	clock     time.Time              // the upstream's; zero if it does not say
+	clockAt   time.Time              // when it said so
+	odd       string                 // the last event, if it was ahead of that
+	furthest  int64                  // the newest second that the cursor has been at
 	replaying bool                   // the replay alone proves continuity, and is not handed over yet
 	looks     []look                 // still to be had
 	recent    recent
@@ -56,6 +58,7 @@ type run struct {
 func newRun(s *Source, from gateway.UpstreamCursor, sink gateway.SourceSink) *run {
 	r := &run{Source: s, sink: sink, cursor: from, newest: from, bare: from.IsZero(), began: from.Began, noted: true}
 	r.cursor.Began, r.newest.Began = 0, 0
+	r.furthest = from.Created
 	if n := len(s.tune.sweeps); n > 0 && !from.IsZero() {
 		// Whoever led before may have ended short of its last look.
 		r.looks = []look{{floor: from.Created - int64((s.tune.overlap+s.tune.sweeps[n-1])/time.Second)}}
@@ -116,6 +119,9 @@ func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 			return nil, now, err
 		}
 	}
+	if err := r.setClock(now); err != nil {
+		return nil, now, err
+	}
 	since := r.cursor.ID
 	if r.poison >= poisonLimit && r.poisonAt == since {
 		since = ""
@@ -128,10 +134,28 @@ func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 	if !date.IsZero() {
 		now = date
 	}
-	if r.clock = now; now.IsZero() {
+	if err := r.setClock(now); err != nil {
+		st.close()
+		return nil, now, err
+	}
+	if now.IsZero() {
 		now = time.Now()
 	}
 	return st, now, nil
+}
+
+// setClock notes what the upstream's clock says. A cursor from the future is no
+// place in the stream: who continued there would miss all until then.
+func (r *run) setClock(now time.Time) error {
+	if now.IsZero() {
+		return nil
+	}
+	r.clock, r.clockAt = now, time.Now()
+	if r.horizon() < r.cursor.Created {
+		r.log.Error("the log's cursor is ahead of the upstream's clock", "cursor_created", r.cursor.Created)
+		return gateway.ErrGap
+	}
+	return nil
 }
 
 // catchUp hands over what REST has since the cursor, while st holds what the
@@ -139,9 +163,6 @@ func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 func (r *run) catchUp(ctx context.Context, st *stream, now time.Time) error {
 	if r.coldTime == 0 {
 		r.coldTime = now.Add(-r.backfill).Unix()
-	}
-	if r.ahead(r.cursor.Created) {
-		r.cursor, r.newest = gateway.UpstreamCursor{}, gateway.UpstreamCursor{} // it says nothing of where we are
 	}
 	from := r.cursor
 	if from.IsZero() && r.began == 0 {
@@ -292,7 +313,9 @@ func (r *run) takeHeld(ctx context.Context, st *stream) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	held := st.handTo(func(frames []frame, more bool) error { return r.takeRead(ctx, st, frames, more) })
-	r.replaying = false // the cursor follows the replay from here
+	if r.replaying { // the cursor follows the replay from here
+		r.replaying, r.newest, r.furthest = false, r.cursor, r.cursor.Created
+	}
 	r.failed = r.handle(ctx, held, true)
 	return r.failed
 }

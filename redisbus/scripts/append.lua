@@ -2,7 +2,8 @@
 -- version blob, where version is "millis:seq:"
 -- flags: e event, and then n its links are new; w no state it could replace is newer;
 -- f its order is in front of its customer's and its activity noted not long ago
--- j join entry (and object j), and then n; l hand the states on; c covered; q missing upstream
+-- j join entry (and object j), and then n; l hand the states on; c covered; q missing upstream;
+-- m the customer may have more orders than were looked up
 -- began, not '': the history began then, and the events with the flag p may be older.
 -- In front of this: settings, namely LOG_MAX SEEN_MAX STATE_MAX STATE_TTL_MS PUBLISH CHANNEL.
 -- KEYS are the prelude's but for the lease.
@@ -205,7 +206,7 @@ for i = FIRST, #ARGV, WIDTH do
         if find(flags, 'q', 1, true) then call('HSET', JOIN, 'q' .. order, 1) end
         call('ZADD', STATE_AT, 'NX', at(seq), 'o' .. order)
       elseif customer ~= '' then
-        call('HSET', JOIN, 'k' .. customer, 1)
+        call('HSET', JOIN, 'k' .. customer, find(flags, 'm', 1, true) and 2 or 1)
         call('ZADD', STATE_AT, at(seq), 'k' .. customer)
       end
     end
@@ -244,7 +245,7 @@ if seq % 16 < n then
     for i = 1, #pushed, 2 do
       if pushed[i] ~= mark then
         rarely().forget(pushed[i])
-        if string.sub(pushed[i], 1, 1) ~= 'k' then last = pushed[i + 1] end
+        if string.sub(pushed[i], 1, 1) == 'o' then last = pushed[i + 1] end
       end
     end
     if last then
