@@ -107,7 +107,7 @@ func (a *asks) add(l lookup) {
 		a.all[name] = q
 	case !l.asked, q.asked && q.place < 0:
 		return // it is waiting already
-	case q.failures > 0: // it waits for its next try, as others that ask for it do
+	case q.failures > 0 && q.place >= 0: // it waits for its next try, as others that ask for it do
 		q.asked = true
 		if soon := time.Now().Add(lookupsHeld); q.due.After(soon) {
 			q.due = soon
@@ -211,6 +211,7 @@ func (a *asks) absent(q *question) (asked bool) {
 		a.forgetLocked(q)
 		return q.asked
 	}
+	q.failures = 0
 	a.laterLocked(q, absentAgain[q.absences])
 	q.absences++
 	return false

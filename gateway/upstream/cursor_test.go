@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -195,33 +196,108 @@ func TestCursorFollowsWhereClocksDiffer(t *testing.T) {
 	if !strings.Contains(dials[1], "since="+fakeID(7202)) {
 		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(7202))
 	}
-	if last := lists[len(lists)-1]; !strings.Contains(last, fmt.Sprint("=", base-60+10)) && !strings.Contains(last, fmt.Sprint("=", base-60+11)) {
-		t.Errorf("list = %s, want from a minute before the upstream's clock", last)
+	query, err := url.ParseQuery(lists[len(lists)-1])
+	if from, err2 := strconv.ParseInt(query.Get("created[gte]"), 10, 64); err != nil || err2 != nil || from < base+10-60 || from > base+3600 {
+		t.Errorf("list = %v, want from a minute before the upstream's clock", query)
 	}
 }
 
-// A little ahead is followed, but lists begin now.
+// A little ahead is followed, but lists begin now, whoever tells the time.
 func TestEventALittleAheadHidesNothing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		now, ahead int // after base
+		dated      bool
+	}{
+		"by the upstream's clock": {10, 800, true},
+		"by ours":                 {int(time.Now().Unix() - base), 20 * 3600, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.add(tt.now - 30)
+			f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
+				if n == 2 {
+					f.add(tt.now - 5) // while nobody was there
+				}
+				return false
+			}
+			f.onStream = func(n int, ws *websocket.Conn, _ string) {
+				if n == 1 {
+					f.add(tt.now + tt.ahead)
+					send(ws, fakeEvent(tt.now+tt.ahead))
+					hangUp(ws, 1012)
+					return
+				}
+				readAll(ws)
+			}
+			s, k := newSource(t, f), &sink{}
+			if tt.dated {
+				s = newSource(t, f, f.withDate(time.Unix(base+int64(tt.now), 0)))
+			}
+			start(t, s, fakeCursor(tt.now-30), k)
+			waitFor(t, "both", func() bool { return k.has(ids(tt.now-5, tt.now+tt.ahead)...) })
+		})
+	}
+}
+
+func oddEvent(n int) (id, raw string) {
+	id = fmt.Sprintf("evt_4102444800000-%d", n)
+	return id, `{"id":"` + id + `","object":"event","created":4102444800,"type":"invoice.updated"}`
+}
+
+// Two odd events stand side by side in every list, however far apart they came.
+func TestOddEventsOfAListAreNotFollowed(t *testing.T) {
 	f := newFake(t)
-	f.add(1)
-	f.onDial = func(n int, _ *fasthttp.RequestCtx) bool {
-		if n == 2 {
-			f.add(20) // while nobody was there
-		}
-		return false
+	f.add(1, 2, 3)
+	for i := range 2 {
+		id, raw := oddEvent(i)
+		f.addRaw(id, 4102444800, raw)
 	}
 	f.onStream = func(n int, ws *websocket.Conn, _ string) {
 		if n == 1 {
-			f.add(800)
-			send(ws, fakeEvent(800))
+			waitFor(t, "the list", func() bool { _, lists, _ := f.seen(); return len(lists) == 1 })
 			hangUp(ws, 1012)
 			return
 		}
 		readAll(ws)
 	}
 	s, k := newSource(t, f, f.withDate(time.Unix(base+10, 0))), &sink{}
+	start(t, s, fakeCursor(2), k)
+	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 && k.is(gateway.Live) })
+	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(3)) {
+		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(3))
+	}
+}
+
+// A replay repeats them side by side too.
+func TestOddEventsThatComeAgainAreNotFollowed(t *testing.T) {
+	f := newFake(t)
+	f.add(1)
+	f.onStream = func(n int, ws *websocket.Conn, _ string) {
+		_, a := oddEvent(1)
+		_, b := oddEvent(2)
+		switch n {
+		case 1:
+			send(ws, a, fakeEvent(2), b, fakeEvent(3), a, b)
+			hangUp(ws, 1012)
+		default:
+			readAll(ws)
+		}
+	}
+	s, k := newSource(t, f, f.withDate(time.Unix(base+10, 0))), &sink{}
 	start(t, s, fakeCursor(1), k)
-	waitFor(t, "event 20", func() bool { return k.has(fakeID(800), fakeID(20)) })
+	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 && k.is(gateway.Live) })
+	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(3)) {
+		t.Errorf("second dial = %s, want since=%s", dials[1], fakeID(3))
+	}
+}
+
+// Hosts of the upstream whose clocks differ are no gap.
+func TestMintThatIsBehindIsNoGap(t *testing.T) {
+	f := newFake(t)
+	f.add(7200)
+	s, k := newSource(t, f, f.withDate(time.Unix(base, 0))), &sink{} // two hours behind the events
+	start(t, s, fakeCursor(7200), k)
+	waitFor(t, "live", func() bool { return k.is(gateway.Live) })
 }
 
 // One that is in the log already says nothing of where the stream is.

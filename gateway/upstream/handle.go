@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ const (
 	putEvents = 256
 	// farFuture is what no clock is wrong by that anybody keeps.
 	farFuture = 24 * time.Hour
+	maxOdds   = 8 // events from the future that are remembered
 )
 
 // handle hands over the events among frames, in order, and obeys the others. more
@@ -103,15 +105,14 @@ func (r *run) putStream(ctx context.Context, entries []entry, more bool) error {
 
 // putNext hands over events, each with the cursor that holds after it.
 func (r *run) putNext(ctx context.Context, entries []entry, listed, more bool) error {
-	horizon := r.horizon()
+	horizon, grace := r.horizon()
 	return r.put(ctx, entries, listed, more, func(e entry) gateway.UpstreamCursor {
-		if !r.moves(e, horizon) {
+		if !r.moves(e, horizon, listed) {
 			return r.cursor
 		}
 		r.newest = e.cursor
-		if !r.clock.IsZero() { // lists begin there, and what happens from now on is not to be left out
-			r.newest.Created = min(r.newest.Created, horizon-int64(r.tune.future/time.Second))
-		}
+		// Lists begin there, and what happens from now on is not to be left out.
+		r.newest.Created = min(r.newest.Created, horizon-int64(grace/time.Second))
 		r.furthest = max(r.furthest, r.newest.Created)
 		if !r.holdsCursor() {
 			r.cursor = r.newest
@@ -121,33 +122,46 @@ func (r *run) putNext(ctx context.Context, entries []entry, listed, more bool) e
 }
 
 // moves says whether the cursor goes where e is. Not to a time that has not come,
-// from where everything until then would count as had, unless another event in
-// front was such too: then clocks differ. Nor far back, to an event that comes again.
-func (r *run) moves(e entry, horizon int64) bool {
+// from where everything until then would count as had, unless the stream brought
+// another such event right before: then clocks differ. Nor far back, to an event
+// that comes again.
+func (r *run) moves(e entry, horizon int64, listed bool) bool {
 	if e.cursor.IsZero() {
 		return false
 	}
 	before := r.odd
 	if r.odd = ""; e.created > horizon {
+		if listed {
+			return false // lists have them side by side, however far apart they came
+		}
 		r.odd = e.ID
-		if before == "" || before == e.ID {
-			r.log.Warn("an event is ahead of the upstream's own clock: the cursor does not follow it", "id", e.ID, "created", e.created)
+		if before == "" || slices.Contains(r.odds, e.ID) {
+			r.noteOdd(e)
 			return false
 		}
 	}
 	return e.created >= r.furthest-int64(r.tune.stepBack/time.Second)
 }
 
-// horizon is the second behind which is the future: by the upstream's clock, or,
-// where it does not tell it, beyond what ours may be wrong by.
-func (r *run) horizon() int64 {
+func (r *run) noteOdd(e entry) {
+	if !slices.Contains(r.odds, e.ID) {
+		r.odds = append(r.odds[max(0, len(r.odds)-maxOdds+1):], e.ID)
+	}
+	if suppressed, ok := r.quarantines.allow(); ok {
+		r.log.Warn("an event is ahead of the upstream's clock: the cursor does not follow it", "id", e.ID, "created", e.created, "suppressed", suppressed)
+	}
+}
+
+// horizon is the second behind which is the future, and how far that is from now: by
+// the upstream's clock, or, where it does not tell it, beyond what ours may be wrong by.
+func (r *run) horizon() (int64, time.Duration) {
 	now := time.Now()
 	if r.clock.IsZero() {
-		return now.Add(farFuture).Unix()
+		return now.Add(farFuture).Unix(), farFuture
 	}
 	// Either clock of ours stands still while a machine sleeps, or is set.
 	since := max(now.Sub(r.clockAt), now.Round(0).Sub(r.clockAt.Round(0)))
-	return r.clock.Add(since + r.tune.future).Unix()
+	return r.clock.Add(since + r.tune.future).Unix(), r.tune.future
 }
 
 // put hands over events, listed by REST or brought by the stream.

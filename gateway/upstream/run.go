@@ -38,7 +38,8 @@ type run struct {
 	afresh    bool                   // the stream replays nothing: what it brings happens now
 	clock     time.Time              // the upstream's; zero if it does not say
 	clockAt   time.Time              // when it said so
-	odd       string                 // the last event, if it was ahead of that
+	odd       string                 // the last event of the stream, if it was ahead of that
+	odds      []string               // such events
 	furthest  int64                  // the newest second that the cursor has been at
 	replaying bool                   // the replay alone proves continuity, and is not handed over yet
 	looks     []look                 // still to be had
@@ -131,7 +132,7 @@ func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 	if err != nil {
 		return nil, now, err
 	}
-	if !date.IsZero() {
+	if date.After(now) { // of hosts whose clocks differ
 		now = date
 	}
 	if err := r.setClock(now); err != nil {
@@ -144,14 +145,15 @@ func (r *run) open(ctx context.Context) (*stream, time.Time, error) {
 	return st, now, nil
 }
 
-// setClock notes what the upstream's clock says. A cursor from the future is no
-// place in the stream: who continued there would miss all until then.
+// setClock notes what the upstream's clock says. A cursor of days later is no place
+// in the stream: nobody knows where it was.
 func (r *run) setClock(now time.Time) error {
 	if now.IsZero() {
 		return nil
 	}
 	r.clock, r.clockAt = now, time.Now()
-	if r.horizon() < r.cursor.Created {
+	r.furthest = min(r.furthest, now.Unix())
+	if r.cursor.Created > now.Add(farFuture).Unix() {
 		r.log.Error("the log's cursor is ahead of the upstream's clock", "cursor_created", r.cursor.Created)
 		return gateway.ErrGap
 	}
@@ -165,6 +167,9 @@ func (r *run) catchUp(ctx context.Context, st *stream, now time.Time) error {
 		r.coldTime = now.Add(-r.backfill).Unix()
 	}
 	from := r.cursor
+	if !r.clock.IsZero() {
+		from.Created = min(from.Created, r.clock.Unix()) // lists begin no later
+	}
 	if from.IsZero() && r.began == 0 {
 		r.began, r.noted = now.Unix(), false
 	}
