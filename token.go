@@ -126,7 +126,7 @@ func configCommand(env environment) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check",
 		Short: "Report every problem of the configuration",
-		Long:  "Reports every problem at once, with its place and what to do, and exits 2 if there is one.",
+		Long:  "Reports every problem of settings at once, then those of URLs and keys, each with its place and what to do, and exits 2 if there is one.",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := load()

@@ -450,17 +450,19 @@ func TestLogWithoutACursorIsLookedAtFromItsBeginning(t *testing.T) {
 func TestResyncKeepsTheCursorOfAQuietStream(t *testing.T) {
 	f := newFake(t)
 	f.add(1)
+	s, k := newSource(t, f), &sink{}
 	f.onStream = func(n int, ws *websocket.Conn, _ string) {
 		if n == 1 {
+			waitFor(t, "live", func() bool { return k.is(gateway.Live) })
 			send(ws, resyncFrame)
-			waitFor(t, "its backfill", func() bool { _, lists, _ := f.seen(); return len(lists) >= 3 })
-			time.Sleep(50 * time.Millisecond) // it is settled
+			waitFor(t, "its backfill to be settled", func() bool {
+				return slices.Contains(k.states(), "catching_up resync") && k.is(gateway.Live)
+			})
 			hangUp(ws, 1012)
 			return
 		}
 		readAll(ws)
 	}
-	s, k := newSource(t, f), &sink{}
 	start(t, s, fakeCursor(1000), k)
 	waitFor(t, "a second connection", func() bool { _, _, dials := f.seen(); return len(dials) == 2 })
 	if _, _, dials := f.seen(); !strings.Contains(dials[1], "since="+fakeID(1000)) {

@@ -166,10 +166,12 @@ func (r *run) catchUp(ctx context.Context, st *stream, now time.Time) error {
 	if r.coldTime == 0 {
 		r.coldTime = now.Add(-r.backfill).Unix()
 	}
-	from := r.cursor
-	if !r.clock.IsZero() {
-		from.Created = min(from.Created, r.clock.Unix()) // lists begin no later
+	if !r.clock.IsZero() { // lists begin no later
+		for _, c := range []*gateway.UpstreamCursor{&r.cursor, &r.newest} {
+			c.Created = min(c.Created, r.clock.Unix())
+		}
 	}
+	from := r.cursor
 	if from.IsZero() && r.began == 0 {
 		r.began, r.noted = now.Unix(), false
 	}
